@@ -1,0 +1,56 @@
+# Every command there is; `make help` lists them.
+
+CXXFLAGS ?= -O2 -g -Wall -Wextra -Wpedantic -Wshadow
+COMPILE = $(CXX) -std=c++17 $(CPPFLAGS) $(CXXFLAGS)
+
+EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
+PROGRAMS = $(EXCHANGE)
+TESTS = $(patsubst %.cc,%.o,$(wildcard tests/*.cc))
+
+all: $(PROGRAMS)
+
+$(PROGRAMS): %: %.cc $(wildcard common/*.h)
+	$(COMPILE) $(LDFLAGS) -o $@ $< $(LDLIBS) -lrt
+
+demo: $(EXCHANGE)
+	@for program in $(EXCHANGE); do echo "$$program"; $$program || exit; done
+
+# The major version of Catch2 that the compiler finds, if any.
+HASH := \#
+CATCH2 = $(shell printf '%s\n' '$(HASH)if __has_include(<catch2/catch_all.hpp>)' 3 \
+	'$(HASH)elif __has_include(<catch2/catch.hpp>)' 2 '$(HASH)endif' | \
+	$(CXX) -std=c++17 $(CPPFLAGS) -E -P -x c++ - | tr -d '\n')
+
+test: all tests/run
+	tests/run $(TEST)
+
+tests/run: $(TESTS)
+	$(COMPILE) $(LDFLAGS) -o $@ $(TESTS) $(LDLIBS) $(if $(filter 3,$(CATCH2)),-lCatch2) -lrt
+
+$(TESTS): %.o: %.cc tests/support.h | catch2
+	$(COMPILE) -c -o $@ $<
+
+catch2:
+	@[ -n "$(CATCH2)" ] || { echo "The tests need Catch2. Type: make deps"; exit 1; }
+
+# Package managers, and what each calls Catch2.
+deps:
+	@sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	if command -v apt-get; then $$sudo apt-get update && $$sudo apt-get install -y catch2; \
+	elif command -v dnf; then $$sudo dnf install -y catch-devel; \
+	elif command -v pacman; then $$sudo pacman -S --needed --noconfirm catch2; \
+	elif command -v zypper; then $$sudo zypper --non-interactive install Catch2-devel; \
+	else echo "Install Catch2: knows only apt-get, dnf, pacman, zypper."; exit 1; fi
+
+clean:
+	rm -f $(PROGRAMS) $(TESTS) tests/run
+
+help:
+	@echo 'make         build the programs'
+	@echo 'make demo    build and run the three exchanges'
+	@echo 'make test    build and run the tests; make test TEST="[read]" runs some'
+	@echo 'make deps    install Catch2, which only the tests need (apt-get, dnf, pacman, zypper)'
+	@echo 'make clean   remove all that make made'
+	@echo 'CXX, CXXFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are honoured.'
+
+.PHONY: all demo test catch2 deps clean help

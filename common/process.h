@@ -1,0 +1,107 @@
+// What a careful process does around shared memory, whatever the mechanism: takes back what it made
+// when it fails or is told to stop, and lets no child outlive its parent or keep it waiting.
+
+#pragma once
+
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <string>
+
+// Removes what this process made, when it fails or is told to stop; nullptr: there is nothing.
+inline void (*volatile take_back)() = nullptr;
+
+// Holds HUP, INT, QUIT and TERM back, or lets them in (SIG_UNBLOCK) [sigprocmask(2)]: none may come
+// between the call that makes or removes an object and our note of it.
+inline void hold_signals(int how = SIG_BLOCK) {
+    sigset_t stops;
+    sigemptyset(&stops);
+    for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM}) sigaddset(&stops, stop);
+    sigprocmask(how, &stops, nullptr);
+}
+
+// Ends hold_signals(). From now on a failure or a signal calls `undo`.
+inline void on_stop(void (*undo)()) {
+    take_back = undo;
+    hold_signals(SIG_UNBLOCK);
+}
+
+inline void on_exit_take_back() {
+    hold_signals();
+    if (take_back) take_back();
+}
+
+inline void on_signal(int number) {
+    const auto say = [](const char* text) { return write(STDERR_FILENO, text, strlen(text)); };
+    if (take_back) take_back();
+    if (number == SIGALRM || number == SIGBUS) {
+        say(program_invocation_short_name);
+        say(number == SIGALRM ? ": waitpid: the child did not end in time\n"
+                              : ": SIGBUS: the object became shorter while it was mapped\n");
+        _exit(1);
+    }
+    raise(number);  // SA_RESETHAND has restored its default: the exit status is the signal's
+}
+
+// Standard streams, signals and exit, before anything is made.
+inline void prepare() {
+    // A closed descriptor 0, 1 or 2 would be given to the object, and printing would write into it.
+    for (int fd = 0; fd <= 2; ++fd)
+        if (fcntl(fd, F_GETFD) == -1 && (fd == STDOUT_FILENO || open("/dev/null", O_RDWR) != fd))
+            err(1, "write(stdout)");
+    setvbuf(stderr, nullptr, _IOLBF, 0);  // whole lines, though parent and child share it
+    atexit(on_exit_take_back);
+    signal(SIGPIPE, SIG_IGN);  // a reader that leaves is a failed write, not a death
+    signal(SIGCHLD, SIG_DFL);  // ignored, it would leave waitpid nothing to report
+    struct sigaction action = {}, before;
+    action.sa_handler = on_signal;
+    action.sa_flags = SA_RESETHAND;
+    sigfillset(&action.sa_mask);  // one at a time
+    for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGBUS, SIGALRM})
+        if (sigaction(stop, &action, &before) == 0 && before.sa_handler == SIG_IGN &&
+            stop == SIGHUP)
+            signal(stop, SIG_IGN);  // nohup(1)
+}
+
+// fork(2). The child dies with its parent [prctl(2)] and takes nothing back.
+inline pid_t spawn() {
+    const pid_t parent = getpid();
+    fflush(stdout);  // or both would print what waits in the buffer
+    hold_signals();
+    const pid_t child = fork();
+    if (child == -1) err(1, "fork()");
+    if (child == 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (child == 0 && getppid() != parent) _exit(1);  // the parent died before prctl
+    on_stop(child == 0 ? nullptr : take_back);
+    return child;
+}
+
+// Waits at most `seconds` for a child and returns its exit status [waitpid(2)]. A child that is
+// killed or does not end in time is an error.
+inline int wait_for(pid_t child, unsigned seconds) {
+    int status = 0;
+    alarm(seconds);  // on_signal() gives up
+    if (waitpid(child, &status, 0) == -1) err(1, "waitpid(%d)", child);
+    alarm(0);
+    if (WIFSIGNALED(status))
+        errx(1, "waitpid(%d): the child was killed: %s", child, strsignal(WTERMSIG(status)));
+    return WEXITSTATUS(status);
+}
+
+// A number as the command line gives it, 0x for hexadecimal; anything else is wrong usage.
+inline unsigned long long number(const std::string& text, unsigned long long most) {
+    char* end = nullptr;
+    errno = 0;
+    const unsigned long long value = strtoull(text.c_str(), &end, 0);
+    if (!isdigit(text[0]) || *end != '\0' || errno != 0 || value > most)
+        errx(2, "'%s' is not a number from 0 to %llu", text.c_str(), most);
+    return value;
+}

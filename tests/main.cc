@@ -1,0 +1,46 @@
+// Runs the tests and closes with one line that counts them; a skipped test says why.
+
+#define CATCH_CONFIG_RUNNER
+#include "support.h"
+
+#include <iostream>
+
+namespace {
+
+int passed = 0, failed = 0, skipped = 0;
+bool skipping = false;
+
+#if __has_include(<catch2/catch_all.hpp>)
+using ListenerBase = Catch::EventListenerBase;
+#else
+using ListenerBase = Catch::TestEventListenerBase;
+#endif
+
+class Counter : public ListenerBase {
+  public:
+    using ListenerBase::ListenerBase;
+    void testCaseEnded(const Catch::TestCaseStats& stats) override {
+        if (stats.totals.assertions.failed > 0)
+            ++failed;
+        else if (skipping)
+            ++skipped;
+        else
+            ++passed;
+        skipping = false;
+    }
+};
+CATCH_REGISTER_LISTENER(Counter)
+
+}  // namespace
+
+void skip(const std::string& reason) {
+    skipping = true;
+    std::cout << "SKIPPED: " << reason << std::endl;
+}
+
+int main(int argc, char** argv) {
+    const int result = Catch::Session().run(argc, argv);
+    std::cout << passed << " passed, " << failed << " failed, " << skipped << " skipped"
+              << std::endl;
+    return result;
+}

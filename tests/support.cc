@@ -1,0 +1,198 @@
+#include "support.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/ipc.h>
+#include <sys/shm.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <random>
+#include <sstream>
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+Clock::time_point deadline() { return Clock::now() + std::chrono::seconds(kPatience); }
+
+int left(Clock::time_point end) {
+    const auto ms =
+        std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now()).count();
+    return ms > 0 ? static_cast<int>(ms) : 0;
+}
+
+}  // namespace
+
+Program::Program(const Words& words, const std::string& directory,
+                 const std::map<std::string, std::string>& extra) {
+    int in[2], out[2], err[2];
+    if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC)) FAIL("pipe2");
+    std::vector<char*> argv;
+    for (const auto& word : words) argv.push_back(const_cast<char*>(word.c_str()));
+    argv.push_back(nullptr);
+    pid_ = fork();
+    if (pid_ == 0) {
+        dup2(in[0], 0);
+        dup2(out[1], 1);
+        dup2(err[1], 2);
+        for (const auto& [name, value] : extra) setenv(name.c_str(), value.c_str(), 1);
+        if (directory.empty() || chdir(directory.c_str()) == 0) execvp(argv[0], argv.data());
+        _exit(127);
+    }
+    close(in[0]), close(out[1]), close(err[1]);
+    in_ = in[1], fds_[1] = out[0], fds_[2] = err[0];
+    signal(SIGPIPE, SIG_IGN);
+}
+
+Program::~Program() {
+    close_input();
+    for (int fd : fds_)
+        if (fd >= 0) close(fd);
+    if (pid_ > 0) {
+        kill(pid_, SIGKILL);
+        waitpid(pid_, nullptr, 0);
+    }
+}
+
+void Program::write(const std::string& text) {
+    if (::write(in_, text.data(), text.size()) != static_cast<ssize_t>(text.size())) FAIL("write");
+}
+
+void Program::close_input() {
+    if (in_ >= 0) close(in_);
+    in_ = -1;
+}
+
+// Appends what has come on either stream; false when both have ended. Fails at the deadline.
+bool Program::read_some() {
+    if (fds_[1] < 0 && fds_[2] < 0) return false;
+    pollfd polls[] = {{fds_[1], POLLIN, 0}, {fds_[2], POLLIN, 0}};
+    if (poll(polls, 2, kPatience * 1000) <= 0)
+        FAIL("nothing for " << kPatience << " s; out: " << text_[1] << "err: " << text_[2]);
+    for (int stream : {1, 2}) {
+        if (!polls[stream - 1].revents) continue;
+        char buffer[65536];
+        const ssize_t count = read(fds_[stream], buffer, sizeof buffer);
+        if (count > 0) {
+            text_[stream].append(buffer, static_cast<size_t>(count));
+        } else {
+            close(fds_[stream]);
+            fds_[stream] = -1;
+        }
+    }
+    return true;
+}
+
+const std::string& Program::await(int stream, const std::string& text) {
+    size_t found;
+    while ((found = text_[stream].find(text, seen_[stream])) == std::string::npos)
+        if (!read_some())
+            FAIL("'" << text << "' never came; out: " << text_[1] << "err: " << text_[2]);
+    seen_[stream] = found + text.size();
+    return text_[stream];
+}
+
+Result Program::finish() {
+    close_input();
+    while (read_some()) continue;
+    int status = 0;
+    const auto end = deadline();
+    while (waitpid(pid_, &status, WNOHANG) == 0) {
+        if (left(end) == 0) FAIL("no end after its streams were closed");
+        usleep(1000);
+    }
+    pid_ = -1;
+    return {WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status), text_[1], text_[2]};
+}
+
+Result run(const Words& words, const std::string& input, const std::string& directory) {
+    Program program(words, directory);
+    program.write(input);
+    return program.finish();
+}
+
+Result shell(const std::string& line, const std::string& directory) {
+    return run({"sh", "-c", line}, "", directory);
+}
+
+static std::string make_directory() {
+    char name[] = "/tmp/shm-test-XXXXXX";
+    if (!mkdtemp(name)) FAIL("mkdtemp");
+    return name;
+}
+
+Scratch::Scratch() : path(make_directory()) {}
+
+Scratch::~Scratch() { std::filesystem::remove_all(path); }
+
+std::string unique() {
+    static int count = 0;
+    return "shm-test-" + std::to_string(getpid()) + "-" + std::to_string(++count);
+}
+
+std::string unique_key() {
+    static std::mt19937 random{std::random_device{}()};
+    for (;;) {
+        const key_t key = 0x50000000 | static_cast<key_t>(random() & 0x0fffffff);
+        if (shmget(key, 0, 0) != -1) continue;
+        std::ostringstream text;
+        text << "0x" << std::hex << key;
+        return text.str();
+    }
+}
+
+// The lock is on a directory that every user may open, so that it leaves no file behind.
+DefaultNames::DefaultNames() : lock_(open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    for (const auto end = deadline(); flock(lock_, LOCK_EX | LOCK_NB) == -1; usleep(1000))
+        if (left(end) == 0) FAIL("another suite holds the default names");
+    if (exists("/dev/shm/tmp")) taken = "/dev/shm/tmp";
+    if (shmget(0x12345678, 0, 0) != -1) taken = "segment 0x12345678";
+}
+
+DefaultNames::~DefaultNames() { close(lock_); }
+
+std::string root() {
+    return std::filesystem::canonical("/proc/self/exe").parent_path().parent_path().string();
+}
+
+std::string program(const std::string& variable, const std::string& ours) {
+    const char* theirs = getenv(variable.c_str());
+    return theirs ? std::filesystem::absolute(theirs).string() : root() + "/" + ours;
+}
+
+bool exists(const std::string& path) {
+    struct stat it;
+    return lstat(path.c_str(), &it) == 0;
+}
+
+std::string contents(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+}
+
+void put(const std::string& path, const std::string& bytes) {
+    std::ofstream(path, std::ios::binary) << bytes;
+}
+
+bool has(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
+
+bool eventually(bool (*condition)(const std::string&), const std::string& argument) {
+    for (const auto end = deadline(); left(end) > 0; usleep(1000))
+        if (condition(argument)) return true;
+    return false;
+}
+
+bool process_gone(const std::string& pid) {
+    const std::string stat = contents("/proc/" + pid + "/stat");
+    return stat.empty() || has(stat, ") Z ");
+}
