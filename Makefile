@@ -5,7 +5,7 @@ COMPILE = $(CXX) -std=c++17 $(CPPFLAGS) $(CXXFLAGS)
 
 EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
 PROGRAMS = $(EXCHANGE)
-TESTS = $(patsubst %.cc,%.o,$(wildcard tests/*.cc))
+TESTS = $(patsubst %.cc,%.o,$(filter-out tests/failing_call.cc,$(wildcard tests/*.cc)))
 
 all: $(PROGRAMS)
 
@@ -21,7 +21,7 @@ CATCH2 = $(shell printf '%s\n' '$(HASH)if __has_include(<catch2/catch_all.hpp>)'
 	'$(HASH)elif __has_include(<catch2/catch.hpp>)' 2 '$(HASH)endif' | \
 	$(CXX) -std=c++17 $(CPPFLAGS) -E -P -x c++ - | tr -d '\n')
 
-test: all tests/run
+test: all tests/run tests/failing_call.so
 	tests/run $(TEST)
 
 tests/run: $(TESTS)
@@ -29,6 +29,9 @@ tests/run: $(TESTS)
 
 $(TESTS): %.o: %.cc tests/support.h | catch2
 	$(COMPILE) -c -o $@ $<
+
+tests/failing_call.so: tests/failing_call.cc
+	$(COMPILE) -shared -fPIC -o $@ $< -ldl
 
 catch2:
 	@[ -n "$(CATCH2)" ] || { echo "The tests need Catch2. Type: make deps"; exit 1; }
@@ -43,7 +46,7 @@ deps:
 	else echo "Install Catch2: knows only apt-get, dnf, pacman, zypper."; exit 1; fi
 
 clean:
-	rm -f $(PROGRAMS) $(TESTS) tests/run
+	rm -f $(PROGRAMS) $(TESTS) tests/run tests/failing_call.so
 
 help:
 	@echo 'make         build the programs'

@@ -179,7 +179,7 @@ inline void print_items(const Items* shared) {
 
 // Waits for the child and reports it on stdout; returns its exit status.
 inline int report_child(pid_t child) {
-    const int status = wait_for(child, patience());
+    const int status = wait_for(child, patience() + 1);
     note("waitpid(%d) = %d, exit status %d", child, child, status);
     printf("Parent %d get child status:%d\n", getpid(), status);
     return status;
