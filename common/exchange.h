@@ -13,7 +13,7 @@
 #include <time.h>
 
 #include <fstream>
-#include <iterator>
+#include <sstream>
 #include <string>
 #include <type_traits>
 
@@ -96,8 +96,9 @@ inline std::string user_name(uid_t id) {
     glob("/proc/[0-9]*/maps", 0, nullptr, &all);
     for (size_t i = 0; i < all.gl_pathc; ++i) {
         std::ifstream file(all.gl_pathv[i]);
-        const std::string text(std::istreambuf_iterator<char>(file), {});
-        if (text.find(" " + path + "\n") != std::string::npos)
+        std::ostringstream text;
+        text << file.rdbuf();
+        if (text.str().find(" " + path + "\n") != std::string::npos)
             pids += " " + std::to_string(atoi(all.gl_pathv[i] + strlen("/proc/")));
     }
     fprintf(stderr, "  %s is a %s of %s, %jd bytes, mapped by%s\n  look at it: ls -ld %s\n",
