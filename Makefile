@@ -33,7 +33,7 @@ $(TESTS): %.o: %.cc tests/support.h | catch2
 tests/failing_call.so: tests/failing_call.cc
 	$(COMPILE) -shared -fPIC -o $@ $< -ldl
 
-catch2:
+catch2: | $(filter deps,$(MAKECMDGOALS))
 	@[ -n "$(CATCH2)" ] || { echo "The tests need Catch2. Type: make deps"; exit 1; }
 
 # Package managers, and what each calls Catch2.

@@ -203,7 +203,7 @@ inline constexpr char kHelp[] =
     "  exchange      (default) create, fork; the parent writes three items, the child prints them\n"
     "  write         create, write the items, leave the object behind\n"
     "  read          attach to an existing object, check it, print the items\n"
-    "  resize BYTES  change an existing object's size\n"
+    "  resize BYTES  change an existing object's size (System V cannot, and says why)\n"
     "  remove        remove the object\n"
     "  --name NAME   which object, if not %s\n"
     "  --explain     say on stderr what is asked of the kernel, and how to see it from outside\n"

@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <ctype.h>
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
