@@ -318,27 +318,29 @@ TEST_CASE("what is planted under the name is refused and untouched", "[read][pla
     for (char& byte : random) byte = static_cast<char>(generator() | 1);
     const size_t names = good.find("Nellson");
     struct Case {
-        std::string what, bytes;
+        std::string bytes, reason;
         bool removable;
     };
     // Removable: nothing but zeros is nobody's data, and a damaged object of ours is still ours.
     std::vector<Case> cases = {
-        {"8 bytes", "8 bytes!", false},
-        {"random content", random, false},
-        {"text", std::string(4096, 'x'), false},
-        {"zeros", std::string(100, '\0'), true},
-        {"a count of 1,000,000,000", with(4, std::string("\x00\xca\x9a\x3b", 4)), true},
-        {"a count of 0", with(4, std::string(4, '\0')), true},
-        {"names without an end", with(names, std::string(48, 'N')), true},
+        {"8 bytes!", "has 8 bytes, not 100", false},
+        {random, "holds something else", false},
+        {std::string(4096, 'x'), "holds something else", false},
+        {std::string(100, '\0'), "holds no items yet", true},
+        {with(4, std::string("\x00\xca\x9a\x3b", 4)), "has a count of 1000000000", true},
+        {with(4, std::string(4, '\0')), "has a count of 0", true},
+        {with(names, std::string(48, 'N')), "the name of item 1 has no end", true},
     };
-    if (!object.sysv) cases.push_back({"0 bytes", "", true});
+    if (!object.sysv) cases.push_back({"", "has 0 bytes, not 100", true});
     for (const Case& planted : cases) {
-        INFO(planted.what);
+        INFO(planted.reason);
         object.plant(planted.bytes);
         const std::string before = object.looks();
         check_error(object.run("exchange"), object);
         check_error(object.run("write"), object);
-        check_error(object.run("read"), object);
+        const Result read = object.run("read");
+        check_error(read, object);
+        CHECK(has(read.err, planted.reason));
         check_error(object.run("resize", {"200"}), object);
         CHECK(object.looks() == before);
         if (planted.removable) {
@@ -355,7 +357,11 @@ TEST_CASE("a link, a FIFO and a directory under the name", "[read][planted]") {
     Object object(a_posix_mechanism());
     Scratch elsewhere;
     const std::string victim = elsewhere.path + "/victim";
-    put(victim, "precious");
+    REQUIRE(object.run("write").status ==
+            0);  // a link leads to good items, and is refused all the same
+    std::filesystem::copy(object.path, victim);
+    object.take_away();
+    const std::string precious = contents(victim);
     const std::string planted = GENERATE("link", "dangling link", "FIFO", "directory");
     INFO(planted);
     if (planted == "link") REQUIRE(symlink(victim.c_str(), object.path.c_str()) == 0);
@@ -367,7 +373,8 @@ TEST_CASE("a link, a FIFO and a directory under the name", "[read][planted]") {
         check_error(object.run(verb), object);
     check_error(object.run("resize", {"200"}), object);
     CHECK(object.looks() == before);
-    CHECK(contents(victim) == "precious");
+    CHECK(contents(victim) == precious);
+    if (!has(planted, "link")) CHECK(has(object.run("read").err, "is not a regular file\n"));
 }
 
 TEST_CASE("an object of another user", "[read][planted]") {
@@ -458,6 +465,11 @@ TEST_CASE("stdout closed, full or without a reader is an error", "[exchange][rea
             object.take_away();
         }
     }
+    // With stderr closed, --explain must not tell its story to the object.
+    REQUIRE(shell(object.program + " write --explain" + name + " 2>&-").status == 0);
+    if (!object.sysv) CHECK(contents(object.path).size() == 100);
+    CHECK(object.run("read").out == kItemLines);
+    object.take_away();
     const Result result = shell(object.program + name + " <&-");
     CHECK(result.out == transcript(result.out));
     CHECK(result.status == 0);
