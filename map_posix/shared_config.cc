@@ -226,20 +226,18 @@ static std::string_view look_up(const Image& image, const char* key) {
     return value;
 }
 
-// Waits until a load has given the watched directory a new image [inotify(7)].
+// Waits until something was done to the image's name in the watched directory [inotify(7)].
 static void await_load(int events) {
     const std::string file = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-    for (bool loaded = false; !loaded;) {
+    for (bool done = false; !done;) {
         alignas(inotify_event) char buffer[4096];
         const ssize_t got = read(events, buffer, sizeof buffer);
         if (got == -1) err(1, "read(inotify)");
         for (ssize_t at = 0; at < got;) {
             const auto* event = reinterpret_cast<const inotify_event*>(buffer + at);
-            if (event->mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT))
-                errx(1, "%s: the watched directory is gone", directory.c_str());
-            // An overflow: events were lost, perhaps ours.
-            if (event->mask & IN_Q_OVERFLOW || (event->len > 0 && file == event->name))
-                loaded = true;
+            if (event->mask & IN_MOVE_SELF)
+                errx(1, "%s: the watched directory was moved", directory.c_str());
+            if (event->len == 0 || file == event->name) done = true;  // 0: some events were lost
             at += static_cast<ssize_t>(sizeof *event + event->len);
         }
     }
@@ -252,7 +250,7 @@ static int get(const char* key, bool watching) {
     const int events = watching ? inotify_init1(IN_CLOEXEC) : -1;
     if (watching && events == -1) err(1, "inotify_init1()");
     if (watching && inotify_add_watch(events, directory.c_str(),
-                                      IN_MOVED_TO | IN_DELETE_SELF | IN_MOVE_SELF) == -1)
+                                      IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_MOVE_SELF) == -1)
         err(1, "inotify_add_watch(%s)", directory.c_str());
     for (Image image = map_image(), old;; image = map_image()) {
         const std::string_view value = look_up(image, key);
