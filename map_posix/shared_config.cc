@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <fstream>
 #include <map>
 #include <new>
 #include <string>
@@ -280,7 +281,8 @@ struct Memory {
 };
 
 // Waits until all readers have stopped themselves, and sums up their memory as the kernel counts
-// it: Rss, all pages present; Pss, those shared by n processes as 1/n each [proc(5)].
+// it: Rss, all pages present; Pss, those shared by n processes as 1/n each, and of the sum of each
+// process only the whole KiB [proc(5)].
 static Memory sum_stopped(const std::vector<pid_t>& readers) {
     Memory sum;
     for (pid_t reader : readers) {
@@ -292,14 +294,13 @@ static Memory sum_stopped(const std::vector<pid_t>& readers) {
     }
     for (pid_t reader : readers) {
         const std::string file = "/proc/" + std::to_string(reader) + "/smaps_rollup";
-        FILE* rollup = fopen(file.c_str(), "r");
+        std::ifstream rollup(file);
         if (!rollup) err(1, "open(%s)", file.c_str());
-        long kib;
-        for (char line[256]; fgets(line, sizeof line, rollup);) {
-            if (sscanf(line, "Pss: %ld", &kib) == 1) sum.pss += kib;
-            if (sscanf(line, "Rss: %ld", &kib) == 1) sum.rss += kib;
+        for (std::string field; rollup >> field;) {
+            long kib;
+            if (field == "Pss:" && rollup >> kib) sum.pss += kib;
+            if (field == "Rss:" && rollup >> kib) sum.rss += kib;
         }
-        fclose(rollup);
     }
     return sum;
 }
@@ -333,7 +334,8 @@ static void measure(const char* what, size_t count, Image (*take)()) {
 
 static int read_at_once(size_t count) {
     const Image image = map_image();  // a bad one is one error here, not one from each reader
-    printf("%zu readers, %u entries, %zu bytes; sums in KiB\n", count, image.count, image.bytes);
+    printf("%zu readers, %u entries, %zu bytes. In KiB, each reader's Pss rounded down:\n", count,
+           image.count, image.bytes);
     printf("%-15s %9s %9s %9s %18s\n", "", "Rss", "Pss", "own Pss", "for the image");
     unmap(image);  // or a share of the Pss would be ours
     measure("one mapping", count, map_image);
