@@ -251,6 +251,10 @@ TEST_CASE("config: no space or no memory is a sentence, and nothing is left", "[
     const Result space = shell("ulimit -f 8; " + ours() + " load app.conf", it.scratch.path);
     CHECK(space.status == 1);
     CHECK(has(space.err, "posix_fallocate(./config.image.new): File too large"));
+    CHECK(names(it.scratch.path) == "app.conf config.image ");
+    CHECK(it.get("a").out == "old\n");
+    if (shell("ulimit -v 12000; " + ours() + " --help").status != 0)
+        SKIP_BECAUSE("the program does not start in 12 MB here (sanitizer?)");
     put(it.file, generation(1, 100000));
     const Result memory = shell("ulimit -v 12000; " + ours() + " load app.conf", it.scratch.path);
     CHECK(memory.status == 1);
@@ -576,7 +580,9 @@ TEST_CASE("config: a reader that writes is killed, and cannot make its mapping w
           "[config]") {
     const Loaded it;
     const std::string before = contents(it.image);
-    const Result result = run({ours(), "trespass"}, "", it.scratch.path);
+    // The variable is for a build with -fsanitize=address, which would catch the signal.
+    const Result result =
+        run({"env", "ASAN_OPTIONS=handle_segv=0", ours(), "trespass"}, "", it.scratch.path);
     CHECK(result.status == 0);
     CHECK(result.out ==
           "mprotect(PROT_READ | PROT_WRITE): Permission denied\n"
@@ -607,11 +613,12 @@ TEST_CASE("config: what 200 readers of 100 KB cost", "[config]") {
     CHECK(one.kind == "mapping");
     CHECK(copies.kind == "copies");
     CHECK(one.pss - one.own == one.difference);
-    // One copy for all; the kernel cuts each process's Pss to whole KiB.
-    CHECK(one.difference <= image + count);
-    CHECK(std::abs(one.pss - (one.own + image)) <= (one.own + image) / 10);
-    CHECK(copies.difference >= image * count * 9 / 10);
-    CHECK(copies.difference <= image * count * 11 / 10);
+    // Within a tenth: the kernel rounds each process's Pss down to whole KiB, and other processes
+    // that come and go meanwhile change the readers' share of the C library.
+    const auto near = [](long seen, long meant) { return std::abs(seen - meant) <= meant / 10; };
+    CHECK(near(one.pss, one.own + image));
+    CHECK(near(copies.pss, copies.own + image * count));
+    CHECK(copies.difference > 10 * one.difference);
     CHECK(one.rss > one.pss);
 }
 
