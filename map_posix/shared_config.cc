@@ -313,14 +313,14 @@ static void measure(const char* what, size_t count, Image (*take)()) {
         readers.push_back(reader);
         if (reader != 0) continue;
         setpgid(0, 0);  // Ctrl-Z and fg stop and continue the parent alone
-        // A first round brings in the program's own pages, code and stack. Then they meet: each
-        // stops, is measured and goes on when all have been.
-        const Image first = take();
-        verify_all(first);
-        unmap(first);
-        raise(SIGSTOP);
-        verify_all(take());
-        raise(SIGSTOP);
+        // Two rounds: the first brings in the program's own pages, code and stack; the second holds
+        // the image. Between them all meet: each stops, and goes on when all have been measured.
+        for (bool hold : {false, true}) {
+            const Image image = take();
+            verify_all(image);
+            if (!hold) unmap(image);
+            raise(SIGSTOP);
+        }
         _exit(0);
     }
     const Memory own = sum_stopped(readers);

@@ -3,14 +3,18 @@
 #include "support.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
+#include <iostream>
+#include <memory>
 #include <random>
 #include <sstream>
 
@@ -441,9 +445,9 @@ TEST_CASE("config: 100,000 damaged images with the checksum made right", "[confi
             ++refused;
         else if (!consistent(image))
             ++wrong;
-        // Changed after the check: any answer, but none from outside (the guard would be hit).
+        // Changed after the check: any answer, but none from outside (it would hit the guard).
         config::check(memory.put(good), good.size(), &image);
-        memory.put(bad.substr(0, sizeof(config::Header)) + bad.substr(sizeof(config::Header)));
+        memory.put(bad);
         consistent(image);
     }
     INFO(refused << " refused");
@@ -623,6 +627,7 @@ TEST_CASE("config: what 200 readers of 100 KB cost", "[config]") {
 }
 
 TEST_CASE("config: a killed reader or parent ends all of them", "[config]") {
+    if (!exists("/proc/thread-self/children")) SKIP_BECAUSE("no /proc/PID/task/TID/children here");
     const Loaded it(generation(1, 100000));
     for (const bool parent : {false, true}) {
         Program readers({ours(), "readers", "20", "--image", it.image});
@@ -640,64 +645,73 @@ TEST_CASE("config: a killed reader or parent ends all of them", "[config]") {
     }
 }
 
-// `count` readers take the image again and again, while `loads` new ones are published.
-static void reload(int count, int loads) {
+namespace {
+
+struct Counts {
+    std::atomic<long> reads, changes, mixed;
+};
+
+// A process that takes the image again and again until it is killed: maps, checks and reads all of
+// it. Writes a byte to `ready` after its first.
+pid_t start_reader(const std::string& path, Counts* counts, int ready) {
+    const pid_t reader = spawn();
+    if (reader != 0) return reader;
+    if (nice(19) == -1) _exit(1);  // or the loader hardly gets a turn
+    for (std::string last;;) {
+        const int fd = open(path.c_str(), O_RDONLY);
+        struct stat file = {};
+        fstat(fd, &file);
+        const size_t bytes = static_cast<size_t>(file.st_size);
+        void* start = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
+        close(fd);
+        config::Image image;
+        bool whole = start != MAP_FAILED &&
+                     !config::check(static_cast<char*>(start), bytes, &image) &&
+                     image.count == 2000;
+        const std::string value(whole ? config::value(image, 0) : "");
+        for (uint32_t i = 0; whole && i < image.count; ++i)
+            whole = config::value(image, i) == value;
+        munmap(start, bytes);
+        if (!whole) ++counts->mixed;
+        if (counts->reads++, last.empty())
+            if (write(ready, "r", 1) != 1) _exit(1);
+        if (!last.empty() && value != last) ++counts->changes;
+        last = value;
+    }
+}
+
+void reload(int count, int loads) {
     const Loaded it(generation(0, 2000));
-    struct Counts {
-        std::atomic<int> ready, stop, mixed, changes;
-        std::atomic<long> reads;
-    };
     void* shared =
         mmap(nullptr, sizeof(Counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     REQUIRE(shared != MAP_FAILED);
     Counts* counts = new (shared) Counts{};
-    std::vector<pid_t> readers;
-    for (int i = 0; i < count; ++i) {
-        const pid_t reader = spawn();
-        if (reader == 0) {
-            if (nice(19) == -1) _exit(1);  // or the loader hardly gets a turn
-            std::string last;
-            for (bool first = true; counts->stop == 0; first = false) {
-                const int fd = open(it.image.c_str(), O_RDONLY);
-                struct stat file = {};
-                fstat(fd, &file);
-                const size_t bytes = static_cast<size_t>(file.st_size);
-                void* start = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
-                close(fd);
-                config::Image image;
-                bool whole = start != MAP_FAILED &&
-                             !config::check(static_cast<char*>(start), bytes, &image) &&
-                             image.count == 2000;
-                const std::string value(whole ? config::value(image, 0) : "");
-                for (uint32_t k = 0; whole && k < image.count; ++k)
-                    whole = config::value(image, k) == value;
-                if (!whole) ++counts->mixed;
-                if (!first && value != last) ++counts->changes;
-                if (first) ++counts->ready;
-                ++counts->reads;
-                last = value;
-                munmap(start, bytes);
-            }
-            _exit(0);
+    int ready[2];
+    REQUIRE(pipe(ready) == 0);
+    struct Readers {
+        std::vector<pid_t> all;
+        ~Readers() {
+            for (pid_t reader : all) kill(reader, SIGKILL), waitpid(reader, nullptr, 0);
         }
-        readers.push_back(reader);
+    } readers;
+    for (int i = 0; i < count; ++i) readers.all.push_back(start_reader(it.image, counts, ready[1]));
+    for (int i = 0; i < count; ++i) {
+        pollfd first = {ready[0], POLLIN, 0};
+        char byte;
+        REQUIRE(poll(&first, 1, kPatience * 1000) == 1);
+        REQUIRE(read(ready[0], &byte, 1) == 1);
     }
-    const std::string ready = std::to_string(reinterpret_cast<uintptr_t>(counts));
-    CHECK(eventually(
-        [](const std::string& at) {
-            const auto* all = reinterpret_cast<Counts*>(std::stoull(at));
-            return all->ready > 0;
-        },
-        ready));
     for (int i = 1; i <= loads; ++i) it.load(generation(i, 2000));
-    counts->stop = 1;
-    for (pid_t reader : readers) CHECK(end_of(reader) == 0);
-    WARN(counts->reads << " reads, " << counts->changes << " times another image than before, "
-                       << counts->mixed << " mixed");
+    for (pid_t reader : readers.all) CHECK(waitpid(reader, nullptr, WNOHANG) == 0);  // all at work
+    std::cout << loads << " loads, " << count << " readers: " << counts->reads << " reads, "
+              << counts->changes << " times another image than before, " << counts->mixed
+              << " mixed" << std::endl;
     CHECK(counts->mixed == 0);
     CHECK(counts->changes > 0);
-    munmap(shared, sizeof(Counts));
+    close(ready[0]), close(ready[1]);
 }
+
+}  // namespace
 
 TEST_CASE("config: 30 loads under 40 readers: no mixed read", "[config]") { reload(40, 30); }
 
