@@ -91,8 +91,7 @@ inline bool find(const Image& image, std::string_view wanted, std::string_view* 
     return false;
 }
 
-// Checks bytes that may be anything, at any address that suits a Header. Returns nullptr and fills
-// `image`, or returns what is wrong with them.
+// Checks bytes that may be anything. Returns nullptr and fills `image`, or returns what is wrong.
 inline const char* check(const char* start, size_t bytes, Image* image) {
     if (bytes < sizeof(Header)) return "is shorter than an image's header";
     Header header;

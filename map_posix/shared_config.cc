@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <fstream>
 #include <map>
 #include <new>
@@ -104,9 +105,8 @@ static void fill(char* start, size_t bytes, const Entries& entries) {
         add(value.text, &entry->value, &entry->value_bytes);
         ++entry;
     }
-    *header = {config::kMagic, config::kVersion,
-               bytes,          static_cast<uint32_t>(entries.size()),
-               sizeof *header, 0};
+    const uint32_t count = static_cast<uint32_t>(entries.size());
+    *header = {config::kMagic, config::kVersion, bytes, count, sizeof *header, 0};
     header->checksum = config::checksum(start, bytes);
 }
 
