@@ -4,13 +4,15 @@ CXXFLAGS ?= -O2 -g -Wall -Wextra -Wpedantic -Wshadow
 COMPILE = $(CXX) -std=c++17 $(CPPFLAGS) $(CXXFLAGS)
 
 EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
-PROGRAMS = $(EXCHANGE)
+PROGRAMS = $(EXCHANGE) map_posix/shared_config
 TESTS = $(patsubst %.cc,%.o,$(filter-out tests/failing_call.cc,$(wildcard tests/*.cc)))
 
 all: $(PROGRAMS)
 
 $(PROGRAMS): %: %.cc $(wildcard common/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $< $(LDLIBS) -lrt
+
+map_posix/shared_config tests/test_config.o: map_posix/config_image.h
 
 demo: $(EXCHANGE)
 	@for program in $(EXCHANGE); do echo "$$program"; $$program || exit; done

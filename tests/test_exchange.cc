@@ -598,6 +598,14 @@ TEST_CASE("every call that fails is named, with its reason, and what was made is
     }
 }
 
+TEST_CASE("beyond the largest file allowed: an error, and nothing stays", "[failure]") {
+    Object object(a_posix_mechanism());
+    const Result result = shell("ulimit -f 0; " + object.program + " --name " + object.name);
+    check_error(result, object);
+    CHECK(has(result.err, ": File too large\n"));
+    CHECK_FALSE(object.there());
+}
+
 TEST_CASE("a file cut short while it is mapped is an error, not a crash", "[failure]") {
     Object object(a_posix_mechanism());
     Program stepping(object.words("exchange", {"--step"}));
