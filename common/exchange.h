@@ -108,7 +108,8 @@ inline std::string user_name(uid_t id) {
             : S_ISLNK(it.st_mode) ? "symbolic link"
                                   : "pipe, socket or device",
             user_name(it.st_uid).c_str(), intmax_t{it.st_size},
-            pids.empty() ? " nobody that you may look at" : pids.c_str(), shell_word(path).c_str());
+            pids.empty() ? " no process that you may look at" : pids.c_str(),
+            shell_word(path).c_str());
     if (S_ISREG(it.st_mode))
         fprintf(stderr, "  remove it: %s\n         or: rm %s\n", command("remove").c_str(),
                 shell_word(path).c_str());
