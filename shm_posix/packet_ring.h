@@ -261,14 +261,15 @@ inline void release(RingEnd* end) {
 }
 
 // Gives the seat up; the producer hands over the rest. True if the other side is not there either
-// and nothing waits: the ring is then closed for good, and the caller removes its memory's name.
-inline bool ring_leave(RingEnd* end) {
+// and nothing waits: then, if `may_close`, nobody can join any more, and the caller may remove the
+// memory's name.
+inline bool ring_leave(RingEnd* end, bool may_close = true) {
     PacketRing* ring = end->ring;
     if (end->side == kProducer) publish(end);
     lock(&ring->lock);
     Seat* other = &ring->seat[!end->side];
     end->other = presence(other);
-    const bool last = end->other != kHere && ring->handled.load() == ring->published;
+    const bool last = may_close && end->other != kHere && ring->handled.load() == ring->published;
     if (last) ring->magic = 0;
     ring->seat[end->side].presence = kLeft;
     const bool sleeper = rouse(other);
