@@ -35,8 +35,8 @@ static const char kHelp[] =
     "  --size BYTES  of the largest packet, 1 to %u, if not 2048\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
 
-constexpr int kSlice = 100;        // milliseconds until a wait looks up: is the other side alive?
-constexpr uint32_t kNumbered = 1;  // tag of a packet that begins with Numbered
+constexpr int kSlice = 250;        // milliseconds until a wait looks up: is the other side alive?
+constexpr uint32_t kNumbered = 1;  // tag of a packet that --generate made; it begins with Numbered
 
 struct Numbered {
     uint64_t number;
@@ -45,54 +45,21 @@ struct Numbered {
 
 static struct {
     std::string self, name;
-    uint32_t slots = 0, size = 0;  // 0: not asked for
-    uint64_t generate = 0;
-    bool udp = false, generated = false, pipe = false;
+    uint32_t slots = 1024, size = 2048;
+    bool sized = false, udp = false, generate = false, pipe = false;
+    uint64_t count = 0;
     uint16_t port = 0;
 } options;
 
 static RingEnd end;                        // this process's hold on the ring
 static int object = -1;                    // the shared memory object
-static bool in_hand = false;               // a packet is being handled
 static pid_t child = 0;                    // run: the consumer
+static bool in_hand = false;               // the consumer handles a packet
 static volatile sig_atomic_t stopped = 0;  // the signal that told us to stop
-static uint64_t packets, bytes;            // handed over or handled by this process
-static double first_time, last_time;       // when, in seconds
+static uint64_t packets, bytes;            // handed over, or handled, by this process
+static double first_time, last_time;       // of these packets, in seconds
 
 static const char* name() { return options.name.c_str(); }
-
-static std::string command(const char* verb) {
-    return options.self + " " + verb + " --name " + options.name;
-}
-
-static uint32_t or_else(uint32_t asked, uint32_t usual) { return asked ? asked : usual; }
-
-// Makes the object, with memory for a ring; 0 if one of that name exists.
-static size_t create() {
-    const size_t all = ring_bytes(or_else(options.slots, 1024), or_else(options.size, 2048));
-    hold_signals();
-    object = shm_open(name(), O_CREAT | O_EXCL | O_RDWR, 0600);
-    const bool exists = object == -1 && errno == EEXIST;
-    if (object == -1 && !exists) err(1, "shm_open(%s)", name());
-    if (exists) hold_signals(SIG_UNBLOCK);
-    if (exists) return 0;
-    on_stop([] { shm_unlink(name()); });
-    // Size and memory at once: if there is too little, that is ENOSPC here, not SIGBUS later.
-    while ((errno = posix_fallocate(object, 0, static_cast<off_t>(all))) == EINTR) continue;
-    if (errno != 0) err(1, "posix_fallocate(%s, %zu bytes)", name(), all);
-    return all;
-}
-
-// Opens the object that exists and returns its size; 0 if it is gone, or not yet complete.
-static size_t attach() {
-    object = shm_open(name(), O_RDWR | O_NONBLOCK, 0);
-    if (object == -1 && errno == ENOENT) return 0;
-    struct stat it;
-    if (object == -1 || fstat(object, &it) == -1) err(1, "shm_open(%s)", name());
-    if (!S_ISREG(it.st_mode) || it.st_uid != geteuid())
-        errx(1, "%s: is not a file of yours; look at it: ls -l /dev/shm%s", name(), name());
-    return static_cast<size_t>(it.st_size);
-}
 
 static void* map(size_t size) {
     void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, object, 0);
@@ -100,55 +67,78 @@ static void* map(size_t size) {
     return memory;
 }
 
-static PacketRing* make_ring(size_t size) {
-    return ring_create(map(size), or_else(options.slots, 1024), or_else(options.size, 2048));
+// Makes the object and a ring in it; nullptr if one of that name exists.
+static PacketRing* create() {
+    const size_t size = ring_bytes(options.slots, options.size);
+    hold_signals();
+    object = shm_open(name(), O_CREAT | O_EXCL | O_RDWR, 0600);
+    if (object == -1 && errno != EEXIST) err(1, "shm_open(%s)", name());
+    take_back = object == -1 ? nullptr : +[] { shm_unlink(name()); };
+    hold_signals(SIG_UNBLOCK);
+    if (object == -1) return nullptr;
+    // Size and memory at once: if there is too little, that is ENOSPC here, not SIGBUS later.
+    while ((errno = posix_fallocate(object, 0, static_cast<off_t>(size))) == EINTR) continue;
+    if (errno != 0) err(1, "posix_fallocate(%s, %zu bytes)", name(), size);
+    return ring_create(map(size), options.slots, options.size);
+}
+
+// Takes a side of the ring in the object that exists; returns nullptr, or what prevents it.
+static const char* attach(Side side, Presence* before) {
+    object = shm_open(name(), O_RDWR | O_NONBLOCK, 0);
+    if (object == -1 && errno == ENOENT) return "comes and goes";
+    struct stat it;
+    if (object == -1 || fstat(object, &it) == -1) err(1, "shm_open(%s)", name());
+    if (!S_ISREG(it.st_mode) || it.st_uid != geteuid())
+        errx(1, "%s: is not a file of yours; look at it: ls -l /dev/shm%s", name(), name());
+    const size_t size = static_cast<size_t>(it.st_size);
+    void* memory = size > 0 ? map(size) : nullptr;
+    const char* fault = ring_fault(memory, size);
+    if (!fault) fault = ring_join(&end, static_cast<PacketRing*>(memory), side, before);
+    if (fault && memory) munmap(memory, size);
+    if (fault) close(object);
+    return fault;
 }
 
 // Takes a side of the ring that bears our name; whoever comes first makes it.
 static void join(Side side) {
-    const char* fault = "is empty";
+    const char* fault;
     Presence before = kNever;
-    // Another process may be making or removing it at this moment: give that a second.
-    for (int tries = 0; fault && tries < 100; ++tries) {
-        if (size_t size = create()) {
-            fault = ring_join(&end, make_ring(size), side, &before);
-        } else if ((size = attach()) > 0) {
-            void* memory = map(size);
-            fault = ring_fault(memory, size);
-            if (!fault) fault = ring_join(&end, static_cast<PacketRing*>(memory), side, &before);
-            if (fault) munmap(memory, size);
-        }
-        if (fault && object != -1) close(object);
-        if (fault) usleep(10000);
+    for (int tries = 0;; ++tries) {
+        PacketRing* ring = create();
+        fault = ring ? ring_join(&end, ring, side, &before) : attach(side, &before);
+        // Another process may be making or removing it at this moment: give that a second.
+        if (!fault || tries == 100) break;
+        usleep(10000);
     }
-    on_stop(nullptr);  // from now on there may be packets in it
+    take_back = nullptr;  // from now on packets may be in it
     if (fault)
         errx(1, "%s: %s\n  who uses it: fuser -v /dev/shm%s\n  remove it: rm /dev/shm%s", name(),
              fault, name(), name());
     if (end.next > 0 || before != kNever)
         warnx("%s: goes on with packet %ju%s", name(), uintmax_t{end.next},
               side == kConsumer && before == kDied ? ", which may be seen twice" : "");
-    if (or_else(options.slots, end.slots) != end.slots ||
-        or_else(options.size, end.size) != end.size)
+    if (options.sized && (options.slots != end.slots || options.size != end.size))
         errx(1, "%s: has %u slots of %u bytes, not as you ask", name(), end.slots, end.size);
 }
 
-// Gives our side up; the last to leave an empty ring removes it. A packet in hand at a failure
-// stays so: the successor finds it, and that we are gone.
+// Gives our side up, at exit too; the last to leave an empty ring removes it. Not so a packet that
+// is in hand when we fail: the successor will find it, and that we are gone.
 static void leave() {
-    if (!end.ring || in_hand) return;
     struct stat it = {};
+    if (!end.ring || in_hand) return;
+    const uint64_t waiting = end.ring->published - end.ring->handled;
     if (ring_leave(&end, !child)) {
         if (fstat(object, &it) == 0 && it.st_nlink > 0) shm_unlink(name());
     } else if (end.other != kHere && !child) {
-        warnx("%s: %ju packets wait in it\n  handle them: %s\n  or remove it: rm /dev/shm%s",
-              name(), uintmax_t{end.ring->published - end.ring->handled},
-              command("consume").c_str(), name());
+        warnx(
+            "%s: %ju packets wait in it\n  handle them: %s consume --name %s\n  remove it: "
+            "rm /dev/shm%s",
+            name(), uintmax_t{waiting}, options.self.c_str(), name(), name());
     }
     end.ring = nullptr;
 }
 
-// HUP, INT, QUIT and TERM end the input, not the process; the second of a kind ends it.
+// HUP, INT, QUIT and TERM end the input, not the process; the second of a kind ends that, too.
 static void stop_on_signals() {
     struct sigaction action = {}, before;
     action.sa_handler = [](int signal) { stopped = signal; };
@@ -158,24 +148,22 @@ static void stop_on_signals() {
             signal(stop, SIG_IGN);  // nohup(1)
 }
 
-// Nothing more is to be received: somebody stopped us, or our consumer is gone.
+// No more input: somebody stopped us, or our child is gone.
 static bool over() {
-    siginfo_t info = {};
-    if (child && waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
-        info.si_pid == child)
-        return true;
-    return stopped != 0;
+    siginfo_t it = {};
+    if (child) waitid(P_PID, static_cast<id_t>(child), &it, WEXITED | WNOHANG | WNOWAIT);
+    return stopped || it.si_pid != 0;
 }
 
-// A free slot, however long that takes; nullptr if the ring is full when all is over.
+// A free slot, however long that takes; nullptr if all is over and the ring still full.
 static Slot* room() {
     static Presence told = kHere;
     for (;;) {
         if (Slot* slot = reserve(&end, kSlice)) return slot;
         if (over()) return nullptr;
         if (!child && end.other != told && end.other != kHere)
-            warnx("%s: the ring is full, and its consumer %s; start one: %s", name(),
-                  end.other == kDied ? "died" : "is not there", command("consume").c_str());
+            warnx("%s: the ring is full and nobody consumes; start: %s consume --name %s", name(),
+                  options.self.c_str(), name());
         told = end.other;
     }
 }
@@ -198,13 +186,12 @@ static void count(size_t length) {
     bytes += length;
 }
 
-// --pipe: what one read(2) brings is one packet.
+// --pipe: what one read(2) brings is a packet.
 static void receive_stdin() {
     while (input(STDIN_FILENO)) {
         Slot* slot = room();
-        if (!slot) return;
-        const ssize_t length = read(STDIN_FILENO, slot->data(), end.size);
-        if (length == -1 && (errno == EINTR || errno == EAGAIN)) continue;
+        const ssize_t length = slot ? read(STDIN_FILENO, slot->data(), end.size) : 0;
+        if (length == -1 && errno == EAGAIN) continue;
         if (length == -1) err(1, "read(stdin)");
         if (length == 0) return;
         count(static_cast<size_t>(length));
@@ -228,86 +215,78 @@ static int open_port(sockaddr_in* address) {
     return fd;
 }
 
+// While the ring is full, packets wait in the kernel's buffer, which drops what is too much.
 static void receive_udp(int fd, const sockaddr_in& self) {
     uint64_t dropped = 0, oversize = 0;
-    for (bool refuses = false, full = false;;) {
-        if (over() && !refuses) {
-            // From now on the kernel refuses packets of others; what it holds is still ours.
-            if (connect(fd, reinterpret_cast<const sockaddr*>(&self), sizeof self) == -1)
-                err(1, "connect(127.0.0.1:%u)", ntohs(self.sin_port));
-            refuses = true;
-        }
-        // While the ring is full, packets wait in the kernel's buffer, which drops what is too
-        // much.
+    for (bool closing = false, full = false;;) {
         Slot* slot = full ? nullptr : room();
         full = !slot;
         const ssize_t length = recv(fd, slot ? slot->data() : nullptr, slot ? end.size : 0,
-                                    MSG_DONTWAIT | MSG_TRUNC);  // its whole length, cut or not
+                                    MSG_DONTWAIT | MSG_TRUNC);  // returns the uncut length
         if (length == -1 && errno != EAGAIN) err(1, "recv(127.0.0.1:%u)", ntohs(self.sin_port));
-        if (length == -1 && refuses) break;
-        if (length == -1) input(fd);
-        if (length == -1) continue;
-        if (slot && length <= static_cast<ssize_t>(end.size)) {
+        if (length == -1 && closing) break;
+        if (slot && length >= 0 && length <= static_cast<ssize_t>(end.size)) {
             count(static_cast<size_t>(length));
             commit(&end, static_cast<uint32_t>(length));
-        } else {
+        } else if (length >= 0) {
             ++dropped;
             if (slot) ++oversize;
         }
+        if (!closing && (stopped || full || (length == -1 && !input(fd)))) {
+            // Connected to itself, it refuses packets of others; what has come is still handled.
+            if (connect(fd, reinterpret_cast<const sockaddr*>(&self), sizeof self) == -1)
+                err(1, "connect(127.0.0.1:%u)", ntohs(self.sin_port));
+            closing = true;
+        }
     }
-    // What the kernel dropped, though no packet follows that could tell us [sock_diag.h].
+    // What the kernel dropped. SO_RXQ_OVFL would tell, but only with a packet that follows.
     uint32_t info[SK_MEMINFO_VARS] = {};
     socklen_t size = sizeof info;
     if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &size) == -1) err(1, "getsockopt(SO_MEMINFO)");
     lock(&end.ring->lock);
     end.ring->dropped += dropped + info[SK_MEMINFO_DROPS];
     end.ring->oversize += oversize;
-    pthread_mutex_unlock(&end.ring->lock);
+    unlock(&end.ring->lock);
 }
 
 // FNV-1a by words; a generated packet consists of whole ones.
-static uint32_t checksum(const void* data, size_t length) {
-    const uint32_t* words = static_cast<const uint32_t*>(data);
+static uint32_t checksum(const unsigned char* data, size_t length) {
     uint32_t sum = 2166136261;
-    for (size_t i = 0; i < length / 4; ++i) sum = (sum ^ words[i]) * 16777619;
+    for (uint32_t word; length >= sizeof word; data += sizeof word, length -= sizeof word) {
+        memcpy(&word, data, sizeof word);
+        sum = (sum ^ word) * 16777619;
+    }
     return sum;
 }
 
 // --generate: goes on where the ring ends, so that a producer started again completes the series.
 static void generate() {
-    while (end.next < options.generate && !stopped) {
+    while (end.next < options.count && !stopped) {
         Slot* slot = room();
         if (!slot) return;
         uint32_t random = static_cast<uint32_t>(end.next + 1) * 2654435769;
         Numbered head = {end.next, 64 + (random >> 8) % 360 * 4, 0};
-        uint32_t* words = reinterpret_cast<uint32_t*>(slot->data() + sizeof head);
-        const size_t rest = head.length - sizeof head;
-        for (size_t i = 0; i < rest / 4; ++i) words[i] = random = random * 747796405 + 2891336453;
-        head.checksum = checksum(words, rest);
+        for (uint32_t i = sizeof head; i < head.length; i += sizeof random) {
+            random = random * 747796405 + 2891336453;
+            memcpy(slot->data() + i, &random, sizeof random);
+        }
+        head.checksum = checksum(slot->data() + sizeof head, head.length - sizeof head);
         memcpy(slot->data(), &head, sizeof head);
         count(head.length);
         commit(&end, head.length, kNumbered);
     }
 }
 
-static void write_packet(const unsigned char* data, size_t length) {
-    while (length > 0) {
-        const ssize_t written = write(STDOUT_FILENO, data, length);
-        if (written == -1 && errno == EAGAIN) {  // somebody made it non-blocking
-            pollfd it = {STDOUT_FILENO, POLLOUT, 0};
-            poll(&it, 1, kSlice);
-        } else if (written == -1 && errno != EINTR) {
-            err(1, "write(stdout)");
-        } else if (written > 0) {
-            data += written;
-            length -= static_cast<size_t>(written);
-        }
+// Handles the packet in hand: it goes to stdout, or if it is numbered, it must be whole and next.
+static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
+    if (length > end.size) errx(1, "packet %ju: has an impossible length", uintmax_t{end.next});
+    for (uint32_t done = 0; options.pipe && done < length;) {
+        const ssize_t written = write(STDOUT_FILENO, data + done, length - done);
+        if (written == -1) err(1, "write(stdout)");
+        done += static_cast<uint32_t>(written);
     }
-}
-
-// A numbered packet must be the next one, and whole.
-static void check_numbered(const unsigned char* data, uint32_t length) {
     Numbered head = {};
+    if (options.pipe || tag != kNumbered) return;
     if (length >= sizeof head) memcpy(&head, data, sizeof head);
     if (length < sizeof head || head.length != length || head.number != end.next ||
         head.checksum != checksum(data + sizeof head, length - sizeof head))
@@ -318,44 +297,37 @@ static void check_numbered(const unsigned char* data, uint32_t length) {
 // What this process did, and how the two got on.
 static void summary(const char* did) {
     FILE* out = options.pipe ? stderr : stdout;
-    const double seconds = last_time - first_time, pace = seconds > 0 ? 1 / seconds : 0;
-    fprintf(out, "%s %ju packets, %ju bytes in %.3f s: %.0f packets/s, %.1f MB/s\n", did,
-            uintmax_t{packets}, uintmax_t{bytes}, seconds, static_cast<double>(packets) * pace,
-            static_cast<double>(bytes) * pace / 1e6);
     const PacketRing& ring = *end.ring;
-    fprintf(out, "largest backlog %ju of %u slots; slept: producer %ju times, consumer %ju times\n",
-            uintmax_t{ring.backlog}, end.slots, uintmax_t{ring.seat[kProducer].slept},
-            uintmax_t{ring.seat[kConsumer].slept});
-    fprintf(out, "dropped %ju packets, %ju of them larger than a slot\n", uintmax_t{ring.dropped},
-            uintmax_t{ring.oversize});
-    if (fflush(out) != 0) err(1, "write(%s)", options.pipe ? "stderr" : "stdout");
+    const double seconds = last_time - first_time, pace = seconds > 0 ? 1 / seconds : 0;
+    fprintf(out,
+            "%s %ju packets, %ju bytes in %.3f s: %.0f packets/s, %.1f MB/s\n"
+            "largest backlog %ju of %u slots; slept: producer %ju times, consumer %ju times\n"
+            "dropped %ju packets, %ju of them larger than a slot\n",
+            did, uintmax_t{packets}, uintmax_t{bytes}, seconds, static_cast<double>(packets) * pace,
+            static_cast<double>(bytes) * pace / 1e6, uintmax_t{ring.backlog}, end.slots,
+            uintmax_t{ring.seat[kProducer].slept}, uintmax_t{ring.seat[kConsumer].slept},
+            uintmax_t{ring.dropped}, uintmax_t{ring.oversize});
+    if (fflush(out) != 0 || ferror(out)) err(1, "write(%s)", options.pipe ? "stderr" : "stdout");
 }
 
 static void produce(int port, const sockaddr_in& self) {
-    if (options.udp)
-        receive_udp(port, self);
-    else if (options.generated)
-        generate();
-    else
-        receive_stdin();
+    if (options.udp) return receive_udp(port, self);
+    if (options.generate) return generate();
+    receive_stdin();
 }
 
-// Handles packets until the producer is gone and the ring is empty; returns the exit status.
+// Handles packets until the producer is gone and the ring empty; returns the exit status.
 static int consume() {
     while (!stopped) {
         Slot* slot = take(&end, kSlice);
-        if (!slot && (end.other == kLeft || end.other == kDied)) break;
+        if (!slot && gone(end.other)) break;
         if (!slot) continue;
         in_hand = true;
-        const uint32_t length = slot->length;
-        if (length > end.size) errx(1, "packet %ju: has an impossible length", uintmax_t{end.next});
-        if (options.pipe)
-            write_packet(slot->data(), length);
-        else if (slot->tag == kNumbered)
-            check_numbered(slot->data(), length);
-        count(length);
+        const uint32_t length = slot->length;  // read once: the check is on what is used
+        handle(slot->data(), length, slot->tag);
         release(&end);
         in_hand = false;
+        count(length);
     }
     if (end.other == kDied)
         warnx("the producer, process %d, died; all that it handed over is handled",
@@ -364,12 +336,13 @@ static int consume() {
     return end.other == kDied;
 }
 
-// Both as parent and child, which inherits the mapping. The name goes at once, so that nothing can
-// be left behind.
+// Both, as parent and child, which inherits the mapping. The name goes at once: nothing can be
+// left.
 static int run(int port, const sockaddr_in& self) {
-    PacketRing* ring = make_ring(create());
+    PacketRing* ring = create();
+    if (!ring) errx(1, "%s: exists; run needs a name of its own", name());
     shm_unlink(name());
-    on_stop(nullptr);
+    take_back = nullptr;
     child = spawn();
     const char* fault = ring_join(&end, ring, child ? kProducer : kConsumer);
     if (fault) errx(1, "%s: %s", name(), fault);
@@ -384,10 +357,8 @@ static int run(int port, const sockaddr_in& self) {
     return wait_for(child, stopped ? 10 : 0);
 }
 
-int main(int argc, char** argv) {
-    options.self = argv[0];
-    argv[0] = program_invocation_short_name;  // for getopt_long's messages
-    prepare();
+// Reads the command line, whose errors are wrong usage; returns the verb.
+static std::string read_options(int argc, char** argv) {
     const option known[] = {
         {"name", required_argument, nullptr, 'n'},     {"slots", required_argument, nullptr, 'l'},
         {"size", required_argument, nullptr, 's'},     {"udp", required_argument, nullptr, 'u'},
@@ -398,36 +369,41 @@ int main(int argc, char** argv) {
         if (c == 'n') options.name = optarg;
         if (c == 'l') options.slots = static_cast<uint32_t>(number(optarg, kMostSlots));
         if (c == 's') options.size = static_cast<uint32_t>(number(optarg, kMostSize));
-        if ((c == 'l' && options.slots == 0) || (c == 's' && options.size == 0))
-            errx(2, "a ring has 1 or more slots of 1 or more bytes");
-        if (c == 'u') options.port = static_cast<uint16_t>(number(optarg, 65535));
+        if (c == 'l' || c == 's') options.sized = true;
         if (c == 'u') options.udp = true;
-        if (c == 'g') options.generate = number(optarg, UINT64_MAX);
-        if (c == 'g') options.generated = true;
+        if (c == 'u') options.port = static_cast<uint16_t>(number(optarg, 65535));
+        if (c == 'g') options.generate = true;
+        if (c == 'g') options.count = number(optarg, UINT64_MAX);
         if (c == 'p') options.pipe = true;
         if (c == 'h')
-            return printf(kHelp, argv[0], kMostSlots, kMostSize) < 0 || fflush(stdout) != 0;
+            exit(printf(kHelp, argv[0], kMostSlots, kMostSize) < 0 || fflush(stdout) != 0);
     }
     const std::string verb = optind < argc ? argv[optind++] : "run";
     if (optind < argc) errx(2, "'%s' is one word too many; see --help", argv[optind]);
     if (verb != "run" && verb != "produce" && verb != "consume")
         errx(2, "'%s' is not a verb; see --help", verb.c_str());
-    if (verb == "consume" && (options.udp || options.generated))
-        errx(2, "consume takes packets from the ring only");
-    if (verb != "consume" && options.udp + options.generated > 1)
-        errx(2, "--udp and --generate exclude each other");
-    if (verb != "consume" && !options.udp && !options.generated && !options.pipe)
+    const bool from_ring = verb == "consume";
+    if (from_ring && (options.udp || options.generate)) errx(2, "consume takes --pipe only");
+    if (options.udp && options.generate) errx(2, "--udp or --generate, not both");
+    if (!from_ring && !options.udp && !options.generate && !options.pipe)
         errx(2, "no packets: give --udp PORT, --generate N or --pipe");
-    if (options.generated && options.size && options.size < 1500)
-        errx(2, "--generate makes packets of up to 1500 bytes: --size %u is too small",
-             options.size);
+    if (options.slots == 0 || options.size == 0) errx(2, "--slots and --size are 1 or more");
+    if (options.generate && options.size < 1500)
+        errx(2, "--generate makes packets of up to 1500 bytes: more than --size %u", options.size);
     if (options.name.empty())
         options.name = verb == "run" ? "/packets-" + std::to_string(getpid()) : "/packets";
     // A portable name: a slash and up to 254 characters, none of them a slash [shm_overview(7)].
     if (name()[0] != '/' || options.name.size() < 2 || options.name.size() > 255 ||
         options.name.find('/', 1) != std::string::npos)
         errx(2, "'%s' is not a slash and up to 254 characters without a slash", name());
+    return verb;
+}
 
+int main(int argc, char** argv) {
+    options.self = argv[0];
+    argv[0] = program_invocation_short_name;  // for getopt_long's messages
+    prepare();
+    const std::string verb = read_options(argc, argv);
     sockaddr_in self;
     const int port = options.udp ? open_port(&self) : -1;
     stop_on_signals();
@@ -437,18 +413,13 @@ int main(int argc, char** argv) {
         status = run(port, self);
     } else {
         join(verb == "produce" ? kProducer : kConsumer);
-        if (verb == "consume") {
-            status = consume();
-        } else {
-            if (options.generated && end.size < 1500)
-                errx(1, "%s: its slots are too small", name());
-            produce(port, self);
-            summary("handed over");
-        }
+        if (options.generate && end.size < 1500) errx(1, "%s: its slots are too small", name());
+        if (verb == "consume") status = consume();
+        if (verb == "produce") produce(port, self);
+        if (verb == "produce") summary("handed over");
         leave();
     }
-    // --udp has no other end; anything else was cut short.
-    if (stopped && !options.udp) {
+    if (stopped && !options.udp) {  // cut short; --udp has no other end
         signal(stopped, SIG_DFL);
         raise(stopped);
     }
