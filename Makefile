@@ -4,13 +4,15 @@ CXXFLAGS ?= -O2 -g -Wall -Wextra -Wpedantic -Wshadow
 COMPILE = $(CXX) -std=c++17 $(CPPFLAGS) $(CXXFLAGS)
 
 EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
-PROGRAMS = $(EXCHANGE)
+PROGRAMS = $(EXCHANGE) shm_posix/producer_consumer
 TESTS = $(patsubst %.cc,%.o,$(wildcard tests/*.cc))
 
 all: $(PROGRAMS)
 
 $(PROGRAMS): %: %.cc $(wildcard common/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $< $(LDLIBS) -lrt
+
+shm_posix/producer_consumer tests/test_packets.o: shm_posix/packet_ring.h
 
 demo: $(EXCHANGE)
 	@for program in $(EXCHANGE); do echo "$$program"; $$program || exit; done

@@ -311,9 +311,13 @@ static void summary(const char* did) {
 }
 
 static void produce(int port, const sockaddr_in& self) {
-    if (options.udp) return receive_udp(port, self);
-    if (options.generate) return generate();
-    receive_stdin();
+    if (options.udp)
+        receive_udp(port, self);
+    else if (options.generate)
+        generate();
+    else
+        receive_stdin();
+    publish(&end);
 }
 
 // Handles packets until the producer is gone and the ring empty; returns the exit status.
