@@ -58,6 +58,8 @@ static bool in_hand = false;               // the consumer handles a packet
 static volatile sig_atomic_t stopped = 0;  // the signal that told us to stop
 static uint64_t packets, bytes;            // handed over, or handled, by this process
 static double first_time, last_time;       // of these packets, in seconds
+static int port = -1;                      // --udp: the socket, and where it receives
+static sockaddr_in self = {};
 
 static const char* name() { return options.name.c_str(); }
 
@@ -70,12 +72,11 @@ static void* map(size_t size) {
 // Makes the object and a ring in it; nullptr if one of that name exists.
 static PacketRing* create() {
     const size_t size = ring_bytes(options.slots, options.size);
-    hold_signals();
+    take_back = nullptr;
     object = shm_open(name(), O_CREAT | O_EXCL | O_RDWR, 0600);
-    if (object == -1 && errno != EEXIST) err(1, "shm_open(%s)", name());
-    take_back = object == -1 ? nullptr : +[] { shm_unlink(name()); };
-    hold_signals(SIG_UNBLOCK);
-    if (object == -1) return nullptr;
+    if (object == -1 && errno == EEXIST) return nullptr;
+    if (object == -1) err(1, "shm_open(%s)", name());
+    take_back = [] { shm_unlink(name()); };
     // Size and memory at once: if there is too little, that is ENOSPC here, not SIGBUS later.
     while ((errno = posix_fallocate(object, 0, static_cast<off_t>(size))) == EINTR) continue;
     if (errno != 0) err(1, "posix_fallocate(%s, %zu bytes)", name(), size);
@@ -112,8 +113,10 @@ static void join(Side side) {
     }
     take_back = nullptr;  // from now on packets may be in it
     if (fault)
-        errx(1, "%s: %s\n  who uses it: fuser -v /dev/shm%s\n  remove it: rm /dev/shm%s", name(),
-             fault, name(), name());
+        errx(1,
+             "%s: %s\n  who uses it: grep -ls /dev/shm%s /proc/[0-9]*/maps\n  remove it: rm "
+             "/dev/shm%s",
+             name(), fault, name(), name());
     if (end.next > 0 || before != kNever)
         warnx("%s: goes on with packet %ju%s", name(), uintmax_t{end.next},
               side == kConsumer && before == kDied ? ", which may be seen twice" : "");
@@ -200,30 +203,28 @@ static void receive_stdin() {
 }
 
 // --udp: opens the port, before a ring is made [udp(7)].
-static int open_port(sockaddr_in* address) {
-    socklen_t size = sizeof *address;
-    *address = {};
-    address->sin_family = AF_INET;
-    address->sin_port = htons(options.port);
-    address->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd == -1) err(1, "socket(AF_INET, SOCK_DGRAM)");
-    if (bind(fd, reinterpret_cast<sockaddr*>(address), size) == -1)
+static void open_port() {
+    socklen_t size = sizeof self;
+    self.sin_family = AF_INET;
+    self.sin_port = htons(options.port);
+    self.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    port = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (port == -1) err(1, "socket(AF_INET, SOCK_DGRAM)");
+    if (bind(port, reinterpret_cast<sockaddr*>(&self), size) == -1)
         err(1, "bind(127.0.0.1:%u)", options.port);
-    if (getsockname(fd, reinterpret_cast<sockaddr*>(address), &size) == -1) err(1, "getsockname");
-    warnx("receives on 127.0.0.1:%u", ntohs(address->sin_port));
-    return fd;
+    if (getsockname(port, reinterpret_cast<sockaddr*>(&self), &size) == -1) err(1, "getsockname");
+    warnx("receives on 127.0.0.1:%u", ntohs(self.sin_port));
 }
 
 // While the ring is full, packets wait in the kernel's buffer, which drops what is too much.
-static void receive_udp(int fd, const sockaddr_in& self) {
+static void receive_udp() {
     uint64_t dropped = 0, oversize = 0;
     for (bool closing = false, full = false;;) {
         Slot* slot = full ? nullptr : room();
         full = !slot;
-        const ssize_t length = recv(fd, slot ? slot->data() : nullptr, slot ? end.size : 0,
+        const ssize_t length = recv(port, slot ? slot->data() : nullptr, slot ? end.size : 0,
                                     MSG_DONTWAIT | MSG_TRUNC);  // returns the uncut length
-        if (length == -1 && errno != EAGAIN) err(1, "recv(127.0.0.1:%u)", ntohs(self.sin_port));
+        if (length == -1 && errno != EAGAIN) err(1, "recv(UDP)");
         if (length == -1 && closing) break;
         if (slot && length >= 0 && length <= static_cast<ssize_t>(end.size)) {
             count(static_cast<size_t>(length));
@@ -232,17 +233,18 @@ static void receive_udp(int fd, const sockaddr_in& self) {
             ++dropped;
             if (slot) ++oversize;
         }
-        if (!closing && (stopped || full || (length == -1 && !input(fd)))) {
+        if (!closing && (stopped || full || (length == -1 && !input(port)))) {
             // Connected to itself, it refuses packets of others; what has come is still handled.
-            if (connect(fd, reinterpret_cast<const sockaddr*>(&self), sizeof self) == -1)
-                err(1, "connect(127.0.0.1:%u)", ntohs(self.sin_port));
+            if (connect(port, reinterpret_cast<sockaddr*>(&self), sizeof self) == -1)
+                err(1, "connect(UDP)");
             closing = true;
         }
     }
     // What the kernel dropped. SO_RXQ_OVFL would tell, but only with a packet that follows.
     uint32_t info[SK_MEMINFO_VARS] = {};
     socklen_t size = sizeof info;
-    if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &size) == -1) err(1, "getsockopt(SO_MEMINFO)");
+    if (getsockopt(port, SOL_SOCKET, SO_MEMINFO, info, &size) == -1)
+        err(1, "getsockopt(SO_MEMINFO)");
     lock(&end.ring->lock);
     end.ring->dropped += dropped + info[SK_MEMINFO_DROPS];
     end.ring->oversize += oversize;
@@ -310,9 +312,9 @@ static void summary(const char* did) {
     if (fflush(out) != 0 || ferror(out)) err(1, "write(%s)", options.pipe ? "stderr" : "stdout");
 }
 
-static void produce(int port, const sockaddr_in& self) {
+static void produce() {
     if (options.udp)
-        receive_udp(port, self);
+        receive_udp();
     else if (options.generate)
         generate();
     else
@@ -342,7 +344,7 @@ static int consume() {
 
 // Both, as parent and child, which inherits the mapping. The name goes at once: nothing can be
 // left.
-static int run(int port, const sockaddr_in& self) {
+static int run() {
     PacketRing* ring = create();
     if (!ring) errx(1, "%s: exists; run needs a name of its own", name());
     shm_unlink(name());
@@ -351,10 +353,12 @@ static int run(int port, const sockaddr_in& self) {
     const char* fault = ring_join(&end, ring, child ? kProducer : kConsumer);
     if (fault) errx(1, "%s: %s", name(), fault);
     if (!child) {
+        // Told to stop, the parent ends the input. The child goes on to its end.
         for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM}) signal(stop, SIG_IGN);
-        return consume();  // to the end, whoever is told to stop
+        stopped = 0;
+        return consume();
     }
-    produce(port, self);
+    produce();
     leave();
     for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM})
         if (!stopped) signal(stop, SIG_DFL);
@@ -408,18 +412,17 @@ int main(int argc, char** argv) {
     argv[0] = program_invocation_short_name;  // for getopt_long's messages
     prepare();
     const std::string verb = read_options(argc, argv);
-    sockaddr_in self;
-    const int port = options.udp ? open_port(&self) : -1;
+    if (options.udp) open_port();
     stop_on_signals();
     atexit(leave);
     int status = 0;
     if (verb == "run") {
-        status = run(port, self);
+        status = run();
     } else {
         join(verb == "produce" ? kProducer : kConsumer);
         if (options.generate && end.size < 1500) errx(1, "%s: its slots are too small", name());
         if (verb == "consume") status = consume();
-        if (verb == "produce") produce(port, self);
+        if (verb == "produce") produce();
         if (verb == "produce") summary("handed over");
         leave();
     }
