@@ -525,6 +525,7 @@ TEST_CASE("an idle pair uses no processor time", "[packets]") {
 }
 
 TEST_CASE("the ring goes on after the death of a process that held its lock", "[packets]") {
+    alarm(kPatience);  // a lock that nobody gives back would be waited for without end
     const size_t size = ring_bytes(8, 64);
     void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     REQUIRE(memory != MAP_FAILED);
@@ -563,4 +564,5 @@ TEST_CASE("the ring goes on after the death of a process that held its lock", "[
     CHECK(ring_leave(&consumer));
     CHECK(std::string(ring_fault(memory, size)) == "holds no ring");
     munmap(memory, size);
+    alarm(0);
 }
