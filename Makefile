@@ -4,7 +4,7 @@ CXXFLAGS ?= -O2 -g -Wall -Wextra -Wpedantic -Wshadow
 COMPILE = $(CXX) -std=c++17 $(CPPFLAGS) $(CXXFLAGS)
 
 EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
-PROGRAMS = $(EXCHANGE) map_posix/shared_config
+PROGRAMS = $(EXCHANGE) shm_posix/producer_consumer map_posix/shared_config
 TESTS = $(patsubst %.cc,%.o,$(filter-out tests/failing_call.cc,$(wildcard tests/*.cc)))
 
 all: $(PROGRAMS)
@@ -12,6 +12,7 @@ all: $(PROGRAMS)
 $(PROGRAMS): %: %.cc $(wildcard common/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $< $(LDLIBS) -lrt
 
+shm_posix/producer_consumer tests/test_packets.o: shm_posix/packet_ring.h
 map_posix/shared_config tests/test_config.o: map_posix/config_image.h
 
 demo: $(EXCHANGE)
