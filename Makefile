@@ -4,7 +4,7 @@ CXXFLAGS ?= -O2 -g -Wall -Wextra -Wpedantic -Wshadow
 COMPILE = $(CXX) -std=c++17 $(CPPFLAGS) $(CXXFLAGS)
 
 EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
-PROGRAMS = $(EXCHANGE)
+PROGRAMS = $(EXCHANGE) docs/hold docs/failures
 TESTS = $(patsubst %.cc,%.o,$(wildcard tests/*.cc))
 
 all: $(PROGRAMS)
