@@ -4,8 +4,9 @@
 
 #include <pthread.h>
 #include <semaphore.h>
-#include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "../common/process.h"
@@ -84,6 +85,26 @@ static void read_only_object() { map(new_object(O_RDONLY), kPage); }
 
 static void slash() {
     if (shm_open("/a/b", O_CREAT | O_RDWR, 0600) == -1) err(1, "shm_open(/a/b)");
+}
+
+// The umask applies to the first two [umask(2)].
+static void modes() {
+    const std::string name = "failures-" + std::to_string(getpid());
+    const int object = shm_open(("/" + name).c_str(), O_CREAT | O_EXCL | O_RDWR, 0666);
+    if (object == -1) err(1, "shm_open(/%s)", name.c_str());
+    shm_unlink(("/" + name).c_str());
+    const int file = open(name.c_str(), O_CREAT | O_EXCL | O_RDWR, 0666);
+    if (file == -1) err(1, "open(%s)", name.c_str());
+    unlink(name.c_str());
+    const int segment = shmget(IPC_PRIVATE, 100, 0666);
+    if (segment == -1) err(1, "shmget(IPC_PRIVATE)");
+    struct stat it;
+    shmid_ds status;
+    if (fstat(object, &it) == 0) printf("POSIX object %04o\n", it.st_mode & 0777);
+    if (fstat(file, &it) == 0) printf("mapped file %04o\n", it.st_mode & 0777);
+    if (shmctl(segment, IPC_STAT, &status) == 0)
+        printf("System V segment %04o\n", status.shm_perm.mode & 0777u);
+    shmctl(segment, IPC_RMID, nullptr);
 }
 
 static void collision() {
@@ -178,6 +199,7 @@ constexpr Mistake kMistakes[] = {{"no-size", no_size},
                                  {"read-only-store", read_only_store},
                                  {"read-only-object", read_only_object},
                                  {"slash", slash},
+                                 {"umask", modes},
                                  {"ftok", collision},
                                  {"pointer", pointer},
                                  {"dead-owner", dead_owner},
