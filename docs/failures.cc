@@ -178,8 +178,8 @@ static void dead_owner_robust() {
 
 static void dead_owner_semaphore() {
     const int fd = new_object();
-    give_size(fd, sizeof(sem_t));
-    auto* semaphore = reinterpret_cast<sem_t*>(map(fd, sizeof(sem_t)));
+    give_size(fd, kPage);
+    auto* semaphore = reinterpret_cast<sem_t*>(map(fd, kPage));
     sem_init(semaphore, 1, 1);
     die_with([=] { sem_wait(semaphore); });
     const timespec deadline = soon();
