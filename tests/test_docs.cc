@@ -50,6 +50,7 @@ const std::map<std::string, std::string> kNeeds = {
     {"root", "test $(id -u) = 0"},
     {"a user namespace", "unshare --map-root-user --mount --ipc true"},
     {"lsof", "command -v lsof"},
+    {"a virtual machine", "sh docs/restart.sh check"},
     {"g++ with C++20",
      "echo '#include <atomic>\nint x[__cpp_lib_atomic_wait];' |"
      " g++ -std=c++20 -fsyntax-only -x c++ -"},
@@ -238,7 +239,7 @@ std::vector<std::string> run_page(const std::string& name, const std::string& te
         const auto need = kNeeds.find(block.need);
         if (!block.need.empty() && need == kNeeds.end()) {
             page.errors.push_back(at(block.line) + "unknown need: " + block.need);
-        } else if (!block.need.empty() && shell(need->second).status != 0) {
+        } else if (!block.need.empty() && shell(need->second, root()).status != 0) {
             ++totals.skipped;
             std::cout << "docs: skipped " << name << ":" << block.line << ": needs " << block.need
                       << std::endl;
