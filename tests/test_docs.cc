@@ -184,13 +184,15 @@ class Shell {
     bool run(const Command& command, const Bound& bound, int seconds, std::string& text) {
         const bool background = std::regex_search(command.text, std::regex("&\\s*$"));
         put(scratch_.path + "/.command", command.text);
-        sh_.write("(exit $page_status); . ./.command </dev/null; page_status=$?\n");
+        const std::string ask = "printf '\\001'\n";
+        sh_.write("(exit $page_status); . ./.command </dev/null; page_status=$?\n" +
+                  (background ? "" : ask));  // at once: sh may end here
         text.clear();
         Bound copy;
         const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
-        for (bool asked = false;;) {
-            if (!asked && (!background || matches(command.expected, text, copy = bound))) {
-                sh_.write("printf '\\001'\n");
+        for (bool asked = !background;;) {
+            if (!asked && matches(command.expected, text, copy = bound)) {
+                sh_.write(ask);
                 asked = true;
             }
             if (!text.empty() && text.back() == '\001') break;
