@@ -4,7 +4,7 @@ CXXFLAGS ?= -O2 -g -Wall -Wextra -Wpedantic -Wshadow
 COMPILE = $(CXX) -std=c++17 $(CPPFLAGS) $(CXXFLAGS)
 
 EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
-PROGRAMS = $(EXCHANGE) shm_posix/producer_consumer map_posix/shared_config
+PROGRAMS = $(EXCHANGE) shm_posix/producer_consumer map_posix/shared_config docs/hold docs/failures
 TESTS = $(patsubst %.cc,%.o,$(filter-out tests/failing_call.cc,$(wildcard tests/*.cc)))
 
 all: $(PROGRAMS)

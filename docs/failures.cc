@@ -1,0 +1,230 @@
+// The mistakes that everyone makes with shared memory, each by one word on the command line. A
+// child makes the mistake; the parent says which signal ended it. docs/failures.md goes through
+// them. Each works on an object without a name, so that none is left behind.
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <sys/mman.h>
+#include <sys/shm.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "../common/process.h"
+
+constexpr size_t kPage = 4096, kMegabyte = 1 << 20;
+
+// A new, empty object whose name is removed at once; the descriptor keeps it.
+static int new_object(int access = O_RDWR) {
+    const std::string name = "/failures-" + std::to_string(getpid());
+    const int made = shm_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR, 0600);
+    if (made == -1) err(1, "shm_open(%s)", name.c_str());
+    const int fd = shm_open(name.c_str(), access, 0);
+    shm_unlink(name.c_str());
+    if (fd == -1) err(1, "shm_open(%s)", name.c_str());
+    return fd;
+}
+
+static char* map(int fd, size_t bytes, int protection = PROT_READ | PROT_WRITE) {
+    void* address = mmap(nullptr, bytes, protection, MAP_SHARED, fd, 0);
+    if (address == MAP_FAILED) err(1, "mmap(%zu bytes)", bytes);
+    puts("mmap succeeds");
+    return static_cast<char*>(address);
+}
+
+static void give_size(int fd, size_t bytes) {
+    if (ftruncate(fd, static_cast<off_t>(bytes)) == -1) err(1, "ftruncate(%zu)", bytes);
+    printf("ftruncate to %zu bytes succeeds\n", bytes);
+}
+
+static void store(char* address, char value) {
+    *static_cast<volatile char*>(address) = value;
+    puts("the store succeeds");
+}
+
+static void no_size() { store(map(new_object(), 100), 1); }
+
+static void shrink() {
+    const int fd = new_object();
+    give_size(fd, 2 * kPage);
+    char* bytes = map(fd, 2 * kPage);
+    store(bytes + kPage, 1);
+    give_size(fd, kPage);
+    store(bytes + kPage, 1);
+}
+
+// Behind the end, but within its last page: nobody complains, and the object does not grow.
+static void past_end() {
+    const int fd = new_object();
+    give_size(fd, 100);
+    store(map(fd, 100) + 100, 1);
+    printf("the object has %jd bytes\n", intmax_t{lseek(fd, 0, SEEK_END)});
+}
+
+static void full() {
+    const int fd = new_object();
+    give_size(fd, kMegabyte);
+    char* bytes = map(fd, kMegabyte);
+    for (size_t i = 0; i < kMegabyte; i += kPage) *static_cast<volatile char*>(bytes + i) = 1;
+    puts("all stores succeed");
+}
+
+// posix_fallocate returns its error; it does not set errno.
+static void full_early() {
+    errno = posix_fallocate(new_object(), 0, kMegabyte);
+    if (errno != 0) err(1, "posix_fallocate(%zu)", kMegabyte);
+    puts("posix_fallocate succeeds");
+}
+
+static void read_only_store() {
+    const int fd = new_object();
+    give_size(fd, kPage);
+    store(map(fd, kPage, PROT_READ), 1);
+}
+
+static void read_only_object() { map(new_object(O_RDONLY), kPage); }
+
+static void slash() {
+    if (shm_open("/a/b", O_CREAT | O_RDWR, 0600) == -1) err(1, "shm_open(/a/b)");
+}
+
+// The umask applies to the first two [umask(2)].
+static void modes() {
+    const std::string name = "failures-" + std::to_string(getpid());
+    const int object = shm_open(("/" + name).c_str(), O_CREAT | O_EXCL | O_RDWR, 0666);
+    if (object == -1) err(1, "shm_open(/%s)", name.c_str());
+    shm_unlink(("/" + name).c_str());
+    const int file = open(name.c_str(), O_CREAT | O_EXCL | O_RDWR, 0666);
+    if (file == -1) err(1, "open(%s)", name.c_str());
+    unlink(name.c_str());
+    const int segment = shmget(IPC_PRIVATE, 100, 0666);
+    if (segment == -1) err(1, "shmget(IPC_PRIVATE)");
+    struct stat it;
+    shmid_ds status;
+    if (fstat(object, &it) == 0) printf("POSIX object %04o\n", it.st_mode & 0777);
+    if (fstat(file, &it) == 0) printf("mapped file %04o\n", it.st_mode & 0777);
+    if (shmctl(segment, IPC_STAT, &status) == 0)
+        printf("System V segment %04o\n", status.shm_perm.mode & 0777u);
+    shmctl(segment, IPC_RMID, nullptr);
+}
+
+static void collision() {
+    for (int project : {1, 257})
+        printf("ftok(\".\", %d) = 0x%08x\n", project, static_cast<unsigned>(ftok(".", project)));
+}
+
+// The same object at another address, as in a process that did not inherit the mapping.
+static void pointer() {
+    const int fd = new_object();
+    give_size(fd, kPage);
+    char* bytes = map(fd, kPage);
+    char** stored = reinterpret_cast<char**>(bytes);
+    *stored = bytes + 64;
+    printf("here %p, stored pointer %p\n", static_cast<void*>(bytes), static_cast<void*>(*stored));
+    char* elsewhere = map(fd, kPage);
+    munmap(bytes, kPage);
+    stored = reinterpret_cast<char**>(elsewhere);
+    printf("there %p, stored pointer %p\n", static_cast<void*>(elsewhere),
+           static_cast<void*>(*stored));
+    store(*stored, 1);
+}
+
+static timespec soon() {
+    timespec time;
+    clock_gettime(CLOCK_REALTIME, &time);
+    ++time.tv_sec;
+    return time;
+}
+
+// A child locks, and dies without unlocking; then this process wants the lock.
+template <class Lock>
+static void die_with(Lock lock) {
+    const pid_t child = fork();
+    if (child == 0) {
+        lock();
+        raise(SIGKILL);
+    }
+    waitpid(child, nullptr, 0);
+}
+
+static pthread_mutex_t* new_mutex(int robust) {
+    const int fd = new_object();
+    give_size(fd, kPage);
+    auto* mutex = reinterpret_cast<pthread_mutex_t*>(map(fd, kPage));
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attributes, robust);
+    pthread_mutex_init(mutex, &attributes);
+    return mutex;
+}
+
+static void dead_owner() {
+    pthread_mutex_t* mutex = new_mutex(PTHREAD_MUTEX_STALLED);
+    die_with([=] { pthread_mutex_lock(mutex); });
+    const timespec deadline = soon();
+    errno = pthread_mutex_timedlock(mutex, &deadline);
+    if (errno != 0) err(1, "pthread_mutex_timedlock(1 s)");
+}
+
+static void dead_owner_robust() {
+    pthread_mutex_t* mutex = new_mutex(PTHREAD_MUTEX_ROBUST);
+    die_with([=] { pthread_mutex_lock(mutex); });
+    errno = pthread_mutex_lock(mutex);
+    warn("pthread_mutex_lock()");
+    // We have the lock. Here the data would be put in order, then:
+    if (pthread_mutex_consistent(mutex) == 0) puts("pthread_mutex_consistent succeeds");
+    pthread_mutex_unlock(mutex);
+}
+
+static void dead_owner_semaphore() {
+    const int fd = new_object();
+    give_size(fd, kPage);
+    auto* semaphore = reinterpret_cast<sem_t*>(map(fd, kPage));
+    sem_init(semaphore, 1, 1);
+    die_with([=] { sem_wait(semaphore); });
+    const timespec deadline = soon();
+    if (sem_timedwait(semaphore, &deadline) == -1) err(1, "sem_timedwait(1 s)");
+}
+
+struct Mistake {
+    const char* word;
+    void (*make)();
+};
+
+constexpr Mistake kMistakes[] = {{"no-size", no_size},
+                                 {"shrink", shrink},
+                                 {"past-end", past_end},
+                                 {"full", full},
+                                 {"full-early", full_early},
+                                 {"read-only-store", read_only_store},
+                                 {"read-only-object", read_only_object},
+                                 {"slash", slash},
+                                 {"umask", modes},
+                                 {"ftok", collision},
+                                 {"pointer", pointer},
+                                 {"dead-owner", dead_owner},
+                                 {"dead-owner-robust", dead_owner_robust},
+                                 {"dead-owner-semaphore", dead_owner_semaphore}};
+
+int main(int argc, char** argv) {
+    setvbuf(stdout, nullptr, _IOLBF, 0);  // in order with stderr
+    for (const Mistake& mistake : kMistakes) {
+        if (argc != 2 || strcmp(argv[1], mistake.word) != 0) continue;
+        const pid_t child = fork();
+        if (child == -1) err(1, "fork()");
+        if (child == 0) {
+            for (int number : {SIGBUS, SIGSEGV}) signal(number, SIG_DFL);  // not a sanitizer's
+            mistake.make();
+            exit(0);
+        }
+        int status = 0;
+        if (waitpid(child, &status, 0) == -1) err(1, "waitpid(%d)", child);
+        if (WIFSIGNALED(status))
+            errx(1, "killed by signal %d, %s", WTERMSIG(status), strsignal(WTERMSIG(status)));
+        return WEXITSTATUS(status);
+    }
+    fputs("usage: failures MISTAKE, one of", stderr);
+    for (const Mistake& mistake : kMistakes) fprintf(stderr, " %s", mistake.word);
+    fputc('\n', stderr);
+    return 2;
+}
