@@ -7,10 +7,19 @@ EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
 PROGRAMS = $(EXCHANGE)
 TESTS = $(patsubst %.cc,%.o,$(wildcard tests/*.cc))
 
-all: $(PROGRAMS)
+all: $(PROGRAMS) perf/perf
 
 $(PROGRAMS): %: %.cc $(wildcard common/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $< $(LDLIBS) -lrt
+
+perf/perf: $(wildcard perf/*.cc perf/*.h common/*.h) shm_posix/packet_ring.h
+	$(COMPILE) $(LDFLAGS) -o $@ $(filter %.cc,$^) $(LDLIBS) -lrt
+
+perf: perf/perf
+	perf/perf $(PERF)
+
+perf-full: perf/perf
+	perf/perf --full $(PERF)
 
 demo: $(EXCHANGE)
 	@for program in $(EXCHANGE); do echo "$$program"; $$program || exit; done
@@ -43,14 +52,15 @@ deps:
 	else echo "Install Catch2: knows only apt-get, dnf, pacman, zypper."; exit 1; fi
 
 clean:
-	rm -f $(PROGRAMS) $(TESTS) tests/run
+	rm -f $(PROGRAMS) perf/perf $(TESTS) tests/run
 
 help:
 	@echo 'make         build the programs'
+	@echo 'make perf    time the mechanisms, in less than a minute; make perf-full takes minutes'
 	@echo 'make demo    build and run the three exchanges'
 	@echo 'make test    build and run the tests; make test TEST="[read]" runs some'
 	@echo 'make deps    install Catch2, which only the tests need (apt-get, dnf, pacman, zypper)'
 	@echo 'make clean   remove all that make made'
 	@echo 'CXX, CXXFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are honoured.'
 
-.PHONY: all demo test catch2 deps clean help
+.PHONY: all perf perf-full demo test catch2 deps clean help

@@ -1,0 +1,2 @@
+#include "report.h"
+void print_svg(const Report&, FILE*) {}
