@@ -39,6 +39,8 @@ tests/run: $(TESTS)
 $(TESTS): %.o: %.cc tests/support.h | catch2
 	$(COMPILE) -c -o $@ $<
 
+tests/test_perf.o: perf/statistics.h
+
 catch2:
 	@[ -n "$(CATCH2)" ] || { echo "The tests need Catch2. Type: make deps"; exit 1; }
 
