@@ -232,13 +232,13 @@ void print_tables(const Report& report, FILE* out) {
     for (long count : {100000L, 1000L}) print_count(report, count, out);
     print_stages(report, out);
     print_transfers(report, out);
-    std::string last;
+    std::string problems;
     for (const Series& one : report.series) {
-        const std::string line = size_name(one.bytes) + " " + one.mechanism + ": " + one.problem;
-        if (one.problem.empty() || line == last) continue;
-        fprintf(out, "%s%s\n", last.empty() ? "\nNot measured\n" : "", line.c_str());
-        last = line;
+        const std::string line =
+            "\n" + size_name(one.bytes) + " " + one.mechanism + ": " + one.problem;
+        if (!one.problem.empty() && problems.find(line) == std::string::npos) problems += line;
     }
+    if (!problems.empty()) fprintf(out, "\nNot measured%s\n", problems.c_str());
 }
 
 static std::string csv(const std::string& text) {
