@@ -113,41 +113,31 @@ static double ratios_panel(const Report& report, double top, FILE* out) {
 
 // How long it takes until every page is there, in stages, for the largest size.
 static double stages_panel(const Report& report, double top, FILE* out) {
-    const char* stages[] = {"make", "reserve", "map", "first touch"};
     const auto all = report.of("make");
-    if (all.empty()) return top;
-    const size_t bytes = all.back()->bytes;
-    const auto time = [&](const char* stage, const std::string& mechanism) {
-        for (const Series* one : report.of(stage))
-            if (one->bytes == bytes && one->mechanism == mechanism && !one->real.empty())
-                return median(one->real) / 1e3;
-        return 0.0;
-    };
     double most = 0;
-    for (const Series* one : all) {
-        double whole = 0;
-        for (const char* stage : stages) whole += time(stage, one->mechanism);
-        if (one->bytes == bytes) most = std::max(most, whole);
-    }
+    for (const Series* one : all)
+        if (one->bytes == all.back()->bytes) most = std::max(most, report.ready(*one));
     if (most == 0) return top;
+    const size_t bytes = all.back()->bytes;
     text(out, 24, top + 20, "h", "Until every page is there: " + size_name(bytes) + ", in us");
     for (int s = 0; s < 4; ++s) {
         box(out, 24 + 110 * s, top + 34, 12, 12, 's', s);
-        text(out, 42 + 110 * s, top + 45, "", stages[s]);
+        text(out, 42 + 110 * s, top + 45, "", kUntilReady[s]);
     }
     double y = top + 60;
     for (const Series* one : all) {
         if (one->bytes != bytes || one->real.empty()) continue;
         text(out, 148, y + 15, "e", one->mechanism);
-        double x = 160, whole = 0;
+        double x = 160;
         for (int s = 0; s < 4; ++s) {
-            const double length = time(stages[s], one->mechanism);
-            if (length / most > 0.0005) box(out, x, y, length / most * 480, 20, 's', s);
-            x += length / most * 480, whole += length;
+            const double length = report.middle(kUntilReady[s], *one) / most * 480;
+            if (length > 0.25) box(out, x, y, length, 20, 's', s);
+            x += length;
         }
-        std::string words = thousands(static_cast<long>(whole + 0.5));
+        const auto us = [](double ns) { return thousands(static_cast<long>(ns / 1e3 + 0.5)); };
+        std::string words = us(report.ready(*one));
         if (one->mechanism == "open+mmap")
-            words += "; then msync " + thousands(long(time("msync", one->mechanism) + 0.5));
+            words += "; then msync " + us(report.middle("msync", *one));
         text(out, x + 8, y + 15, "", words);
         y += 28;
     }

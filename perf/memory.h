@@ -50,6 +50,7 @@ inline void remove(Memory& memory) {
 
 // Makes the object and gives it its size. Returns "" or what failed, as the next two do.
 inline std::string make(Memory& memory) {
+    if (memory.kind == kPrivate) return "";
     const off_t bytes = static_cast<off_t>(memory.bytes);
     hold_signals();
     if (memory.kind == kPosix)
@@ -61,7 +62,6 @@ inline std::string make(Memory& memory) {
     if (memory.handle != -1) made = &memory;
     hold_signals(SIG_UNBLOCK);
     errno = error;
-    if (memory.kind == kPrivate) return "";
     if (memory.kind == kSystemV)
         return memory.handle == -1 ? failure("shmget", std::to_string(bytes) + " bytes") : "";
     const std::string path = memory.kind == kPosix ? "/dev/shm" + object_name : file_name;

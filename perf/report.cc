@@ -135,23 +135,16 @@ static void print_count(const Report& report, long count, FILE* out) {
     }
 }
 
-// The median of a measure of one mechanism at one size, in units of `unit`; "-" without samples.
-static std::string figure(const Report& report, const std::string& measure, const Series& like,
-                          double unit, const char* format) {
-    for (const Series* one : report.of(measure)) {
-        if (one->mechanism != like.mechanism || one->bytes != like.bytes) continue;
-        char text[32];
-        if (one->real.empty()) return "-";
-        snprintf(text, sizeof text, format, median(one->real) / unit);
-        return text;
-    }
-    return "-";
+double Report::middle(const std::string& measure, const Series& like) const {
+    for (const Series* one : of(measure))
+        if (one->mechanism == like.mechanism && one->bytes == like.bytes && !one->real.empty())
+            return median(one->real);
+    return 0;
 }
 
-static double ready(const Report& report, const Series& like) {
+double Report::ready(const Series& like) const {
     double all = 0;
-    for (const char* measure : {"make", "reserve", "map", "first touch"})
-        all += atof(figure(report, measure, like, 1e3, "%f").c_str());
+    for (const char* measure : kUntilReady) all += middle(measure, like);
     return all;
 }
 
@@ -160,41 +153,40 @@ static void print_stages(const Report& report, FILE* out) {
     if (all.empty()) return;
     fputs(
         "\nOne life in stages: medians, us; first touch in ns and faults per page; write and read"
-        " in GB/s;\nlater: faults after the first touch; ready: make to first touch together, us\n",
+        " in GB/s;\nlater: faults after the first touch; ready: make to first touch together, us\n"
+        " size mechanism       make reserve    map  touch minor major write  read later   msync"
+        "   unmap  remove    ready\n",
         out);
-    fprintf(out, "%5s %-13s %6s %7s %5s %6s %6s %6s %6s %6s %6s %7s %6s %6s %8s\n", "size",
-            "mechanism", "make", "reserve", "map", "touch", "minor", "major", "write", "read",
-            "later", "msync", "unmap", "remove", "ready");
     for (const Series* one : all) {
         if (one->real.empty()) continue;
-        const double page = static_cast<double>(getpagesize()), bytes = double(one->bytes);
-        const double pages = std::max(1.0, bytes / page);
-        const auto us = [&](const char* measure) {
-            const std::string text = figure(report, measure, *one, 1e3, "%.1f");
-            return text == "0.0" ? "-" : text;
-        };
-        const auto rate = [&](const char* measure) {
-            const double ns = atof(figure(report, measure, *one, 1, "%f").c_str());
-            char text[32];
-            snprintf(text, sizeof text, "%.1f", bytes / ns);
-            return std::string(text);
-        };
+        const double bytes = static_cast<double>(one->bytes);
+        const double pages = std::max(1.0, bytes / static_cast<double>(getpagesize()));
         double most = 0;
         for (const Series* other : all)
-            if (other->bytes == one->bytes) most = std::max(most, ready(report, *other));
-        const double total = ready(report, *one);
-        fprintf(
-            out, "%5s %-13s %6s %7s %5s %6s %6s %6s %6s %6s %6s %7s %6s %6s %8.1f %s\n",
-            size_name(one->bytes).c_str(), one->mechanism.c_str(),
-            one->mechanism == "private" ? "-" : us("make").c_str(),
-            one->mechanism == "private" || one->mechanism == "shmget" ? "-" : us("reserve").c_str(),
-            us("map").c_str(), figure(report, "first touch", *one, pages, "%.0f").c_str(),
-            figure(report, "minor faults", *one, pages, "%.2f").c_str(),
-            figure(report, "major faults", *one, pages, "%.2f").c_str(), rate("write").c_str(),
-            rate("read").c_str(), figure(report, "later faults", *one, 1, "%.0f").c_str(),
-            us("msync").c_str(), us("unmap").c_str(),
-            one->mechanism == "private" ? "-" : us("remove").c_str(), total,
-            bar(total, most, 20).c_str());
+            if (other->bytes == one->bytes) most = std::max(most, report.ready(*other));
+        const struct {
+            int width, digits;
+            double value;
+        } cells[] = {{7, 1, report.middle("make", *one) / 1e3},
+                     {7, 1, report.middle("reserve", *one) / 1e3},
+                     {6, 1, report.middle("map", *one) / 1e3},
+                     {6, 0, report.middle("first touch", *one) / pages},
+                     {5, 2, report.middle("minor faults", *one) / pages},
+                     {5, 2, report.middle("major faults", *one) / pages},
+                     {5, 1, bytes / report.middle("write", *one)},
+                     {5, 1, bytes / report.middle("read", *one)},
+                     {5, 0, report.middle("later faults", *one)},
+                     {7, 1, report.middle("msync", *one) / 1e3},
+                     {7, 1, report.middle("unmap", *one) / 1e3},
+                     {7, 1, report.middle("remove", *one) / 1e3},
+                     {8, 1, report.ready(*one) / 1e3}};
+        fprintf(out, "%5s %-13s", size_name(one->bytes).c_str(), one->mechanism.c_str());
+        for (const auto& cell : cells)
+            if (cell.value < 0.05)  // also what this mechanism does not do
+                fprintf(out, " %*s", cell.width, "-");
+            else
+                fprintf(out, " %*.*f", cell.width, cell.digits, cell.value);
+        fprintf(out, " %s\n", bar(report.ready(*one), most, 20).c_str());
     }
 }
 

@@ -38,7 +38,13 @@ struct Report {
             if (one.measure == measure) found.push_back(&one);
         return found;
     }
+    // The median of a measure of the mechanism and size of `like`; 0: it was not measured.
+    double middle(const std::string& measure, const Series& like) const;
+    double ready(const Series& like) const;  // ns until every page is there
 };
+
+// The stages until every page is there.
+inline const char* const kUntilReady[] = {"make", "reserve", "map", "first touch"};
 
 std::string size_name(size_t bytes);  // 64k
 std::string thousands(long number);   // 100,000
