@@ -2,7 +2,6 @@
 // what handing messages over costs. docs/performance.md says how to read the figures.
 
 #include <getopt.h>
-#include <sys/vfs.h>
 
 #include "report.h"
 #include "rounds.h"

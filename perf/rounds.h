@@ -88,6 +88,9 @@ inline Life live(Kind kind, size_t bytes, long repetitions, bool stages, double 
         life.ns[kUnmap] = timed([&] { unmap(memory); });
     }
     life.ns[kRemove] = timed([&] { remove(memory); });
+    // Steps that this kind of memory does not have took the clock's own time only.
+    if (kind == kPrivate) life.ns[kMake] = life.ns[kRemove] = 0;
+    if (kind == kPrivate || kind == kSystemV) life.ns[kReserve] = 0;
     return life;
 }
 
