@@ -5,18 +5,29 @@ COMPILE = $(CXX) -std=c++17 $(CPPFLAGS) $(CXXFLAGS)
 
 EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
 PROGRAMS = $(EXCHANGE) shm_posix/producer_consumer map_posix/shared_config docs/hold docs/failures
+PERF_SOURCES = $(wildcard perf/*.cc)
 TESTS = $(patsubst %.cc,%.o,$(filter-out tests/failing_call.cc,$(wildcard tests/*.cc)))
 
-all: $(PROGRAMS)
+all: $(PROGRAMS) perf/perf
 
 $(PROGRAMS): %: %.cc $(wildcard common/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $< $(LDLIBS) -lrt
 
 shm_posix/producer_consumer tests/test_packets.o: shm_posix/packet_ring.h
 map_posix/shared_config tests/test_config.o: map_posix/config_image.h
+tests/test_perf.o: perf/statistics.h
+
+perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h) shm_posix/packet_ring.h
+	$(COMPILE) $(LDFLAGS) -o $@ $(PERF_SOURCES) $(LDLIBS) -lrt
 
 demo: $(EXCHANGE)
 	@for program in $(EXCHANGE); do echo "$$program"; $$program || exit; done
+
+perf: perf/perf
+	perf/perf $(PERF)
+
+perf-full: perf/perf
+	perf/perf --full $(PERF)
 
 # The major version of Catch2 that the compiler finds, if any.
 HASH := \#
@@ -49,14 +60,15 @@ deps:
 	else echo "Install Catch2: knows only apt-get, dnf, pacman, zypper."; exit 1; fi
 
 clean:
-	rm -f $(PROGRAMS) $(TESTS) tests/run tests/failing_call.so
+	rm -f $(PROGRAMS) perf/perf $(TESTS) tests/run tests/failing_call.so
 
 help:
 	@echo 'make         build the programs'
 	@echo 'make demo    build and run the three exchanges'
+	@echo 'make perf    time the mechanisms, in less than a minute; make perf-full takes minutes'
 	@echo 'make test    build and run the tests; make test TEST="[read]" runs some'
 	@echo 'make deps    install Catch2, which only the tests need (apt-get, dnf, pacman, zypper)'
 	@echo 'make clean   remove all that make made'
 	@echo 'CXX, CXXFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are honoured.'
 
-.PHONY: all demo test catch2 deps clean help
+.PHONY: all demo perf perf-full test catch2 deps clean help

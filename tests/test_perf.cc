@@ -1,0 +1,274 @@
+// The timing harness: its statistics on made-up samples, and the program from outside.
+
+#include <sys/shm.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <sstream>
+
+#include "../perf/statistics.h"
+#include "support.h"
+
+namespace {
+
+const std::string& perf() {
+    static const std::string path = root() + "/perf/perf";
+    return path;
+}
+
+std::vector<double> upto(int n) {
+    std::vector<double> all;
+    for (int i = n; i >= 1; --i) all.push_back(i);
+    return all;
+}
+
+// What a process with this id left: its names carry the id, its segments have it as their maker.
+std::string left_behind(pid_t pid, const std::string& directory) {
+    const std::string name = "shm-perf-" + std::to_string(pid);
+    std::string all = shell("ls /dev/shm '" + directory + "' | grep -F " + name).out;
+    shm_info info;
+    const int last = shmctl(0, SHM_INFO, reinterpret_cast<shmid_ds*>(&info));
+    for (int i = 0; i <= last; ++i) {
+        shmid_ds segment;
+        if (shmctl(i, SHM_STAT, &segment) != -1 && segment.shm_cpid == pid) all += "a segment";
+    }
+    return all;
+}
+
+Result perf_in(const Scratch& scratch, const Words& options) {
+    Words words = {perf(), "--dir", scratch.path};
+    words.insert(words.end(), options.begin(), options.end());
+    Program program(words);
+    const pid_t pid = program.pid();
+    const Result result = program.finish();
+    CHECK(left_behind(pid, scratch.path) == "");
+    return result;
+}
+
+size_t count(const std::string& text, const std::string& part) {
+    size_t n = 0;
+    for (size_t at = 0; (at = text.find(part, at)) != std::string::npos; at += part.size()) ++n;
+    return n;
+}
+
+// Skips one JSON value [RFC 8259]; throws at what is none.
+void skip_json(std::istream& in) {
+    const auto expect = [&](char c) {
+        char found = 0;
+        if (!(in >> found) || found != c) throw std::string("expected ") + c;
+    };
+    const auto string = [&] {
+        expect('"');
+        for (int c; (c = in.get()) != '"';) {
+            if (c < ' ' || c > '~') throw std::string("a bad character in a string");
+            if (c == '\\') in.get();
+        }
+    };
+    in >> std::ws;
+    const char first = static_cast<char>(in.peek());
+    if (first == '"') return string();
+    if (first == '{' || first == '[') {
+        const char last = first == '{' ? '}' : ']';
+        in.get();
+        if ((in >> std::ws).peek() == last) return static_cast<void>(in.get());
+        for (char next = ','; next == ',';) {
+            if (first == '{') string(), expect(':');
+            skip_json(in);
+            if (!(in >> next) || (next != ',' && next != last)) throw std::string("no end");
+        }
+        return;
+    }
+    std::string word;
+    while (isalnum(in.peek()) || in.peek() == '-' || in.peek() == '+' || in.peek() == '.')
+        word += static_cast<char>(in.get());
+    char* end = nullptr;
+    strtod(word.c_str(), &end);
+    const bool number = !word.empty() && (isdigit(word[0]) || word[0] == '-') && *end == '\0';
+    if (!number && word != "true" && word != "false" && word != "null")
+        throw "not a value: " + word;
+}
+
+}  // namespace
+
+TEST_CASE("the median and its interval", "[perf]") {
+    CHECK(median({3, 1, 2}) == 2);
+    CHECK(median({4, 1, 2, 3}) == 2.5);
+    CHECK(median({7}) == 7);
+    CHECK(quantile(upto(100), 0.99) == 99);
+    CHECK(quantile(upto(10), 0) == 1);
+
+    // Sign-test intervals as the textbooks tabulate them.
+    CHECK(!interval(upto(5), 0.05));
+    REQUIRE(interval(upto(6), 0.05));
+    CHECK(interval(upto(6), 0.05)->low == 1);
+    CHECK(interval(upto(6), 0.05)->high == 6);
+    CHECK(interval(upto(10), 0.05)->low == 2);
+    CHECK(interval(upto(10), 0.05)->high == 9);
+    CHECK(interval(upto(100), 0.05)->low == 40);
+    CHECK(interval(upto(100), 0.05)->high == 61);
+    CHECK(!interval({}, 0.05));
+}
+
+TEST_CASE("the verdict in words", "[perf]") {
+    const auto around = [](double middle, double spread, int n) {
+        std::vector<double> all;
+        for (int i = 0; i < n; ++i) all.push_back(middle + spread * (2.0 * i / (n - 1) - 1));
+        return all;
+    };
+    CHECK(judge(around(1, 0.02, 40), 27).words == "same");
+    CHECK(judge(around(1.005, 0.001, 40), 27).words == "same");  // sure, but nobody's concern
+    CHECK(judge(around(1.12, 0.08, 41), 1).words == "slower by 12 % (9 to 15)");
+    CHECK(judge(around(0.88, 0.08, 41), 1).words == "faster by 12 % (9 to 15)");
+    CHECK(judge(around(1.12, 0.08, 41), 1).differs);
+    CHECK(judge(around(1.05, 0.5, 40), 27).words == "unclear");
+    CHECK(judge(around(1.5, 0.1, 8), 27).words == "too few rounds");
+    CHECK(!judge(around(1.5, 0.1, 8), 27).differs);
+    CHECK(judge({}, 27).words == "too few rounds");
+    // More comparisons make each more careful.
+    CHECK(judge(around(1.1, 0.2, 40), 1).differs);
+    CHECK(!judge(around(1.1, 0.2, 40), 1000).differs);
+}
+
+TEST_CASE("perf prints its tables and a chart, and leaves nothing", "[perf]") {
+    Scratch scratch;
+    const std::string chart = scratch.path + "/chart.svg";
+    const Result result = perf_in(scratch, {"--seconds", "3", "--sizes", "4k,1M", "--svg", chart});
+    CHECK(result.status == 0);
+    CHECK(result.err == "");
+    CHECK(has(result.out, "100,000 times: total in ms\n"));
+    CHECK(has(result.out, ", 1,000 times: total in ms\n"));
+    CHECK(has(result.out, "scaled by"));
+    CHECK(has(result.out, scratch.path));
+    CHECK(has(result.out, "kernel: Linux "));
+    CHECK(count(result.out, "shm_open+mmap") == 2 + 3 + 2);  // headings, verdicts, stages
+    for (const char* how : {"shared memory", "pipe", "UNIX socket", "message queue"})
+        CHECK(count(result.out, how) >= 3);
+    const std::string svg = contents(chart);
+    CHECK(svg.rfind("<svg ", 0) == 0);
+    CHECK(has(svg, "prefers-color-scheme:dark"));
+    CHECK(has(svg, "</svg>\n"));
+    CHECK(!has(svg, "nan"));
+}
+
+TEST_CASE("perf --csv has as many fields in every line", "[perf]") {
+    Scratch scratch;
+    const Result result = perf_in(scratch, {"--csv", "--seconds", "2", "--sizes", "64k"});
+    CHECK(result.status == 0);
+    std::istringstream lines(result.out);
+    std::string line, header;
+    getline(lines, header);
+    CHECK(header.rfind("measure,mechanism,bytes,unit,samples,", 0) == 0);
+    size_t rows = 0;
+    for (; getline(lines, line); ++rows) {
+        std::string plain;  // without what is quoted
+        bool quoted = false;
+        for (char c : line) {
+            if (c == '"') quoted = !quoted;
+            if (!quoted) plain += c;
+        }
+        CAPTURE(line);
+        CHECK(!quoted);
+        CHECK(count(plain, ",") == count(header, ","));
+    }
+    CHECK(rows == 4 + 4 * 12 + 12 * 2);
+}
+
+TEST_CASE("perf --json has Google Benchmark's layout", "[perf]") {
+    Scratch scratch;
+    const Result result = perf_in(scratch, {"--json", "--seconds", "2", "--sizes", "64k"});
+    CHECK(result.status == 0);
+    std::istringstream in(result.out);
+    std::string wrong;
+    try {
+        skip_json(in);
+    } catch (const std::string& what) {
+        wrong = what;
+    }
+    CHECK(wrong == "");
+    CHECK((in >> std::ws).peek() == EOF);
+    for (const char* key :
+         {"context", "date", "host_name", "executable", "num_cpus", "mhz_per_cpu",
+          "cpu_scaling_enabled", "caches", "load_avg", "library_build_type", "benchmarks"})
+        CHECK(count(result.out, '"' + std::string(key) + '"') == 1);
+    const size_t entries = count(result.out, "\"name\":");
+    CHECK(entries > 50);
+    for (const char* key : {"run_name", "run_type", "repetitions", "threads", "iterations",
+                            "real_time", "cpu_time", "time_unit"})
+        CHECK(count(result.out, '"' + std::string(key) + "\":") == entries);
+    CHECK(count(result.out, "\"aggregate_name\"") == count(result.out, "\"aggregate\""));
+    CHECK(count(result.out, "\"repetition_index\"") == count(result.out, "\"iteration\""));
+    CHECK(has(result.out, "\"write+read x 100,000/shmget/64k_median\""));
+}
+
+TEST_CASE("perf refuses what it cannot measure", "[perf]") {
+    const std::pair<Words, std::string> wrong[] = {
+        {{"--sizes", "many"}, "'many' is not a size from 4 to 1G"},
+        {{"--sizes", "0"}, "'0' is not a size"},
+        {{"--sizes", "0k"}, "'0k' is not a size"},
+        {{"--sizes", "-4"}, "'-4' is not a size"},
+        {{"--sizes", "3"}, "'3' is not a size"},
+        {{"--sizes", "2G"}, "'2G' is not a size"},
+        {{"--sizes", "99999999999999999999"}, "is not a size"},
+        {{"--sizes", "18014398509481984k"}, "is not a size"},
+        {{"--sizes", "4k,,1M"}, "'' is not a size"},
+        {{"--sizes", "4kB"}, "'4kB' is not a size"},
+        {{"--seconds", "0"}, "'0' is not a number from 1"},
+        {{"--self-check", "x"}, "'x' is not a number"},
+        {{"--csv", "--json"}, "stdout takes one"},
+        {{"faster"}, "'faster' is one word too many"}};
+    for (const auto& [options, sentence] : wrong) {
+        Words words = {perf()};
+        words.insert(words.end(), options.begin(), options.end());
+        const Result result = run(words);
+        CAPTURE(sentence, result.err);
+        CHECK(result.status == 2);
+        CHECK(result.out == "");
+        CHECK(has(result.err, "perf: "));
+        CHECK(has(result.err, sentence));
+    }
+    Scratch scratch;
+    CHECK(run({perf(), "--dir", scratch.path + "/none"}).status == 1);
+    const std::string quick = perf() + " --dir " + scratch.path + " --seconds 1 --sizes 4k";
+    CHECK(shell(quick + " >/dev/full").status == 1);
+    CHECK(shell(quick + " >&-").status == 1);
+}
+
+TEST_CASE("Ctrl-C stops perf, which shows what is finished and leaves nothing", "[perf]") {
+    Scratch scratch;
+    Program program({perf(), "--dir", scratch.path, "--seconds", "60", "--sizes", "4k,32M"});
+    const auto made = [](const std::string& directory) {
+        return !shell("ls " + directory).out.empty();
+    };
+    REQUIRE(eventually(made, scratch.path));
+    kill(program.pid(), SIGINT);
+    const pid_t pid = program.pid();
+    const Result result = program.finish();
+    CHECK(result.status == 128 + SIGINT);
+    CHECK(has(result.out, "perf: the quick version"));
+    CHECK(has(result.err, "stopped: the rest was not measured"));
+    CHECK(left_behind(pid, scratch.path) == "");
+}
+
+TEST_CASE("too little space is a line, and the rest goes on", "[perf]") {
+    if (geteuid() != 0) SKIP_BECAUSE("only root may mount a small file system");
+    Scratch scratch;
+    const std::string private_system = "unshare -m -i sh -c 'mount -t tmpfs -o size=1m none ";
+    if (shell(private_system + scratch.path + "'").status != 0)
+        SKIP_BECAUSE("unshare and mount are not allowed here");
+    const Result result = shell(private_system + "/dev/shm && mount -t tmpfs -o size=1m none " +
+                                scratch.path + " && echo 100000 >/proc/sys/kernel/shmmax && exec " +
+                                perf() + " --dir " + scratch.path + " --seconds 2 --sizes 64k,4M'");
+    CHECK(result.status == 0);
+    CHECK(has(result.out, "\n4M shm_open+mmap: posix_fallocate(4194304 bytes): No space left"));
+    CHECK(has(result.out, "\n4M open+mmap: posix_fallocate(4194304 bytes): No space left"));
+    CHECK(has(result.out, "\n4M shmget: shmget(4194304 bytes): Invalid argument"));
+    CHECK(has(result.out, "not measured"));
+    CHECK(has(result.out, "   64k shm_open+mmap"));
+}
+
+TEST_CASE("perf --self-check counts its own verdicts", "[perf]") {
+    const Result result = run({perf(), "--dir", "/tmp", "--self-check", "2"});
+    CHECK(result.status == 0);
+    CHECK(has(result.out, " of 2 families ("));
+    CHECK(has(result.out, "10 % more work planted: found in "));
+}
