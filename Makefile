@@ -4,13 +4,16 @@ CXXFLAGS ?= -O2 -g -Wall -Wextra -Wpedantic -Wshadow
 COMPILE = $(CXX) -std=c++17 $(CPPFLAGS) $(CXXFLAGS)
 
 EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
-PROGRAMS = $(EXCHANGE) docs/hold docs/failures
-TESTS = $(patsubst %.cc,%.o,$(wildcard tests/*.cc))
+PROGRAMS = $(EXCHANGE) shm_posix/producer_consumer map_posix/shared_config docs/hold docs/failures
+TESTS = $(patsubst %.cc,%.o,$(filter-out tests/failing_call.cc,$(wildcard tests/*.cc)))
 
 all: $(PROGRAMS)
 
 $(PROGRAMS): %: %.cc $(wildcard common/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $< $(LDLIBS) -lrt
+
+shm_posix/producer_consumer tests/test_packets.o: shm_posix/packet_ring.h
+map_posix/shared_config tests/test_config.o: map_posix/config_image.h
 
 demo: $(EXCHANGE)
 	@for program in $(EXCHANGE); do echo "$$program"; $$program || exit; done
@@ -21,7 +24,7 @@ CATCH2 = $(shell printf '%s\n' '$(HASH)if __has_include(<catch2/catch_all.hpp>)'
 	'$(HASH)elif __has_include(<catch2/catch.hpp>)' 2 '$(HASH)endif' | \
 	$(CXX) -std=c++17 $(CPPFLAGS) -E -P -x c++ - | tr -d '\n')
 
-test: all tests/run
+test: all tests/run tests/failing_call.so
 	tests/run $(TEST)
 
 tests/run: $(TESTS)
@@ -30,7 +33,10 @@ tests/run: $(TESTS)
 $(TESTS): %.o: %.cc tests/support.h | catch2
 	$(COMPILE) -c -o $@ $<
 
-catch2:
+tests/failing_call.so: tests/failing_call.cc
+	$(COMPILE) -shared -fPIC -o $@ $< -ldl
+
+catch2: | $(filter deps,$(MAKECMDGOALS))
 	@[ -n "$(CATCH2)" ] || { echo "The tests need Catch2. Type: make deps"; exit 1; }
 
 # Package managers, and what each calls Catch2.
@@ -43,7 +49,7 @@ deps:
 	else echo "Install Catch2: knows only apt-get, dnf, pacman, zypper."; exit 1; fi
 
 clean:
-	rm -f $(PROGRAMS) $(TESTS) tests/run
+	rm -f $(PROGRAMS) $(TESTS) tests/run tests/failing_call.so
 
 help:
 	@echo 'make         build the programs'

@@ -13,7 +13,7 @@
 #include <time.h>
 
 #include <fstream>
-#include <iterator>
+#include <sstream>
 #include <string>
 #include <type_traits>
 
@@ -96,8 +96,9 @@ inline std::string user_name(uid_t id) {
     glob("/proc/[0-9]*/maps", 0, nullptr, &all);
     for (size_t i = 0; i < all.gl_pathc; ++i) {
         std::ifstream file(all.gl_pathv[i]);
-        const std::string text(std::istreambuf_iterator<char>(file), {});
-        if (text.find(" " + path + "\n") != std::string::npos)
+        std::ostringstream text;
+        text << file.rdbuf();
+        if (text.str().find(" " + path + "\n") != std::string::npos)
             pids += " " + std::to_string(atoi(all.gl_pathv[i] + strlen("/proc/")));
     }
     fprintf(stderr, "  %s is a %s of %s, %jd bytes, mapped by%s\n  look at it: ls -ld %s\n",
@@ -107,7 +108,8 @@ inline std::string user_name(uid_t id) {
             : S_ISLNK(it.st_mode) ? "symbolic link"
                                   : "pipe, socket or device",
             user_name(it.st_uid).c_str(), intmax_t{it.st_size},
-            pids.empty() ? " nobody that you may look at" : pids.c_str(), shell_word(path).c_str());
+            pids.empty() ? " no process that you may look at" : pids.c_str(),
+            shell_word(path).c_str());
     if (S_ISREG(it.st_mode))
         fprintf(stderr, "  remove it: %s\n         or: rm %s\n", command("remove").c_str(),
                 shell_word(path).c_str());
@@ -179,7 +181,7 @@ inline void print_items(const Items* shared) {
 
 // Waits for the child and reports it on stdout; returns its exit status.
 inline int report_child(pid_t child) {
-    const int status = wait_for(child, patience());
+    const int status = wait_for(child, patience() + 1);
     note("waitpid(%d) = %d, exit status %d", child, child, status);
     printf("Parent %d get child status:%d\n", getpid(), status);
     return status;
@@ -202,7 +204,7 @@ inline constexpr char kHelp[] =
     "  exchange      (default) create, fork; the parent writes three items, the child prints them\n"
     "  write         create, write the items, leave the object behind\n"
     "  read          attach to an existing object, check it, print the items\n"
-    "  resize BYTES  change an existing object's size\n"
+    "  resize BYTES  change an existing object's size (System V cannot, and says why)\n"
     "  remove        remove the object\n"
     "  --name NAME   which object, if not %s\n"
     "  --explain     say on stderr what is asked of the kernel, and how to see it from outside\n"

@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <ctype.h>
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -60,6 +61,7 @@ inline void prepare() {
     setvbuf(stderr, nullptr, _IOLBF, 0);  // whole lines, though parent and child share it
     atexit(on_exit_take_back);
     signal(SIGPIPE, SIG_IGN);  // a reader that leaves is a failed write, not a death
+    signal(SIGXFSZ, SIG_IGN);  // beyond ulimit -f: likewise
     signal(SIGCHLD, SIG_DFL);  // ignored, it would leave waitpid nothing to report
     struct sigaction action = {}, before;
     action.sa_handler = on_signal;

@@ -34,7 +34,9 @@ static shmid_ds status(int id) {
 
 // Ends the program after a failed shmget: says what bears the key, and which commands help.
 [[noreturn]] static void fail_shmget() {
+    const bool limit = errno == ENOSPC;
     warn("shmget(%s)", name());
+    if (limit) fprintf(stderr, "  a limit of the kernel is reached, not of a disk: ipcs -lm\n");
     const int id = shmget(key(), 0, 0);
     if (id == -1) exit(1);
     fprintf(stderr, "  look at it: %s\n  remove it: %s\n         or: ipcrm -m %d\n", row().c_str(),

@@ -20,7 +20,9 @@ class Counter : public ListenerBase {
   public:
     using ListenerBase::ListenerBase;
     void testCaseEnded(const Catch::TestCaseStats& stats) override {
-        if (stats.totals.assertions.failed > 0)
+        const std::string left = leftovers();
+        if (!left.empty()) std::cout << "LEFT BEHIND by the test above:" << left << std::endl;
+        if (!left.empty() || stats.totals.assertions.failed > 0)
             ++failed;
         else if (skipping)
             ++skipped;
@@ -42,5 +44,5 @@ int main(int argc, char** argv) {
     const int result = Catch::Session().run(argc, argv);
     std::cout << passed << " passed, " << failed << " failed, " << skipped << " skipped"
               << std::endl;
-    return result;
+    return failed > 0 ? 1 : result;
 }

@@ -13,7 +13,6 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <iterator>
 #include <random>
 #include <sstream>
 
@@ -21,7 +20,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-Clock::time_point deadline() { return Clock::now() + std::chrono::seconds(kPatience); }
+Clock::time_point deadline(int seconds = kPatience) {
+    return Clock::now() + std::chrono::seconds(seconds);
+}
 
 int left(Clock::time_point end) {
     const auto ms =
@@ -38,8 +39,14 @@ Program::Program(const Words& words, const std::string& directory,
     std::vector<char*> argv;
     for (const auto& word : words) argv.push_back(const_cast<char*>(word.c_str()));
     argv.push_back(nullptr);
+    sigset_t all, before;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, &before);
     pid_ = fork();
     if (pid_ == 0) {
+        // A program starts with a user's signals, not with the handlers of the test framework.
+        for (int number = 1; number < NSIG; ++number) signal(number, SIG_DFL);
+        sigprocmask(SIG_SETMASK, &before, nullptr);
         dup2(in[0], 0);
         dup2(out[1], 1);
         dup2(err[1], 2);
@@ -47,6 +54,7 @@ Program::Program(const Words& words, const std::string& directory,
         if (directory.empty() || chdir(directory.c_str()) == 0) execvp(argv[0], argv.data());
         _exit(127);
     }
+    sigprocmask(SIG_SETMASK, &before, nullptr);
     close(in[0]), close(out[1]), close(err[1]);
     in_ = in[1], fds_[1] = out[0], fds_[2] = err[0];
     signal(SIGPIPE, SIG_IGN);
@@ -133,6 +141,18 @@ Scratch::Scratch() : path(make_directory()) {}
 
 Scratch::~Scratch() { std::filesystem::remove_all(path); }
 
+static std::vector<key_t> given_keys;
+
+std::string leftovers() {
+    std::string found;
+    const std::string ours = "shm-test-" + std::to_string(getpid()) + "-";
+    for (const auto& entry : std::filesystem::directory_iterator("/dev/shm"))
+        if (has(entry.path().filename().string(), ours)) found += " " + entry.path().string();
+    for (key_t key : given_keys)
+        if (shmget(key, 0, 0) != -1) found += " segment " + std::to_string(key);
+    return found;
+}
+
 std::string unique() {
     static int count = 0;
     return "shm-test-" + std::to_string(getpid()) + "-" + std::to_string(++count);
@@ -143,6 +163,7 @@ std::string unique_key() {
     for (;;) {
         const key_t key = 0x50000000 | static_cast<key_t>(random() & 0x0fffffff);
         if (shmget(key, 0, 0) != -1) continue;
+        given_keys.push_back(key);
         std::ostringstream text;
         text << "0x" << std::hex << key;
         return text.str();
@@ -157,7 +178,14 @@ DefaultNames::DefaultNames() : lock_(open("/dev/shm", O_RDONLY | O_DIRECTORY | O
     if (shmget(0x12345678, 0, 0) != -1) taken = "segment 0x12345678";
 }
 
-DefaultNames::~DefaultNames() { close(lock_); }
+// What a failed test left under names that were free before is ours to remove.
+DefaultNames::~DefaultNames() {
+    if (taken.empty()) {
+        unlink("/dev/shm/tmp");
+        shmctl(shmget(0x12345678, 0, 0), IPC_RMID, nullptr);
+    }
+    close(lock_);
+}
 
 std::string root() {
     return std::filesystem::canonical("/proc/self/exe").parent_path().parent_path().string();
@@ -175,7 +203,9 @@ bool exists(const std::string& path) {
 
 std::string contents(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
-    return std::string(std::istreambuf_iterator<char>(file), {});
+    std::ostringstream bytes;
+    bytes << file.rdbuf();
+    return bytes.str();
 }
 
 void put(const std::string& path, const std::string& bytes) {
@@ -186,8 +216,8 @@ bool has(const std::string& text, const std::string& part) {
     return text.find(part) != std::string::npos;
 }
 
-bool eventually(bool (*condition)(const std::string&), const std::string& argument) {
-    for (const auto end = deadline(); left(end) > 0; usleep(1000))
+bool eventually(bool (*condition)(const std::string&), const std::string& argument, int seconds) {
+    for (const auto end = deadline(seconds); left(end) > 0; usleep(1000))
         if (condition(argument)) return true;
     return false;
 }

@@ -74,6 +74,7 @@ class Scratch {
 // Names that no other test or suite on this machine uses.
 std::string unique();      // "shm-test-PID-N"
 std::string unique_key();  // "0x5...", never that of an existing segment
+std::string leftovers();   // what exists of these, in /dev/shm and ipcs: asked after every test
 
 // Holds the brief's names (/tmp, ./tmp.shm, 0x12345678) for this test: suites that run side by side
 // take turns. `taken` says which of them exists already and so belongs to somebody else.
@@ -100,8 +101,9 @@ std::string contents(const std::string& path);
 void put(const std::string& path, const std::string& bytes);
 bool has(const std::string& text, const std::string& part);
 
-// True once `condition` holds; false after kPatience seconds.
-bool eventually(bool (*condition)(const std::string&), const std::string& argument);
+// True once `condition` holds; false when that takes longer than `seconds`.
+bool eventually(bool (*condition)(const std::string&), const std::string& argument,
+                int seconds = kPatience);
 bool process_gone(const std::string& pid);
 
 // Ends the test as skipped, and has the summary say why.

@@ -1,0 +1,411 @@
+// One configuration, many readers, over a mapped file: open + mmap.
+//
+//     g++ -o shared_config shared_config.cc
+//     ./shared_config load app.conf && ./shared_config get port
+//
+// The loader makes an indexed image of a text and publishes it by rename(2). Readers map it
+// read-only and look keys up in it: all use the same pages [mmap(2), inotify(7), proc(5)].
+
+#include <getopt.h>
+#include <sys/file.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <fstream>
+#include <map>
+#include <new>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "../common/process.h"
+#include "config_image.h"
+
+using config::Image;
+
+constexpr size_t kMost = 16 << 20;  // bytes of text; more is a mistake, not a configuration
+
+static const char* path = "./config.image";
+// The next image in the making: in the same directory, since rename(2) stays in a file system; by
+// one fixed name, so that a load finds and removes what a killed one left. A file without a name
+// (O_TMPFILE) would leave nothing, but linkat(2) gives a name only where there is none yet.
+static std::string next_path, directory;
+
+// The whole text of a configuration.
+static std::string read_text(const char* file) {
+    const int fd = open(file, O_RDONLY);
+    if (fd == -1) err(1, "open(%s)", file);
+    std::string text;
+    char chunk[65536];
+    ssize_t got;
+    while ((got = read(fd, chunk, sizeof chunk)) > 0) {
+        text.append(chunk, static_cast<size_t>(got));
+        if (text.size() > kMost) errx(1, "%s: has more than %zu bytes", file, kMost);
+    }
+    if (got == -1) err(1, "read(%s)", file);
+    close(fd);
+    return text;
+}
+
+static std::string_view trim(std::string_view text) {
+    const size_t first = text.find_first_not_of(" \t\r");  // \r: lines may end in CR LF
+    if (first == text.npos) return {};
+    return text.substr(first, text.find_last_not_of(" \t\r") - first + 1);
+}
+
+struct Value {
+    std::string_view text;
+    size_t line;
+};
+using Entries = std::map<std::string_view, Value>;  // in the index's order: by bytes
+
+// The lines `key = value`; blank lines and those that start with # are skipped. The entries point
+// into `text`.
+static Entries parse(std::string_view text, const char* file) {
+    Entries entries;
+    size_t line = 1;
+    for (size_t start = 0, end; start < text.size(); start = end + 1, ++line) {
+        end = std::min(text.find('\n', start), text.size());
+        const std::string_view whole = trim(text.substr(start, end - start));
+        if (whole.find('\0') != whole.npos) errx(1, "%s:%zu: holds a NUL byte", file, line);
+        if (whole.empty() || whole[0] == '#') continue;
+        const size_t equals = whole.find('=');
+        if (equals == whole.npos) errx(1, "%s:%zu: has no '='", file, line);
+        const std::string_view key = trim(whole.substr(0, equals));
+        if (key.empty()) errx(1, "%s:%zu: has no key before the '='", file, line);
+        const auto [entry, fresh] = entries.insert({key, {trim(whole.substr(equals + 1)), line}});
+        if (!fresh)
+            errx(1, "%s:%zu: the key '%.*s' was there in line %zu", file, line,
+                 static_cast<int>(std::min<size_t>(key.size(), 60)), key.data(),
+                 entry->second.line);
+    }
+    if (entries.empty()) errx(1, "%s: holds no 'key = value'", file);
+    return entries;
+}
+
+static size_t image_bytes(const Entries& entries) {
+    size_t bytes = sizeof(config::Header) + entries.size() * sizeof(config::Entry);
+    for (const auto& [key, value] : entries) bytes += key.size() + value.text.size();
+    return bytes;
+}
+
+static void fill(char* start, size_t bytes, const Entries& entries) {
+    auto* header = reinterpret_cast<config::Header*>(start);
+    auto* entry = reinterpret_cast<config::Entry*>(header + 1);
+    size_t end = sizeof *header + entries.size() * sizeof *entry;
+    const auto add = [&](std::string_view text, uint32_t* offset, uint32_t* size) {
+        *offset = static_cast<uint32_t>(end);
+        *size = static_cast<uint32_t>(text.copy(start + end, text.size()));
+        end += text.size();
+    };
+    for (const auto& [key, value] : entries) {
+        add(key, &entry->key, &entry->key_bytes);
+        add(value.text, &entry->value, &entry->value_bytes);
+        ++entry;
+    }
+    const uint32_t count = static_cast<uint32_t>(entries.size());
+    *header = {config::kMagic, config::kVersion, bytes, count, sizeof *header, 0};
+    header->checksum = config::checksum(start, bytes);
+}
+
+// Opens a regular file for reading; -1: there is none.
+static int open_regular(const char* file, struct stat* it) {
+    const int fd = open(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);  // a FIFO would make us wait
+    if (fd == -1 && errno == ENOENT) return -1;
+    if (fd == -1) err(1, "open(%s)", file);
+    if (fstat(fd, it) == -1) err(1, "fstat(%s)", file);
+    if (!S_ISREG(it->st_mode)) errx(1, "%s: is not a regular file", file);
+    return fd;
+}
+
+// Whether there is such a file. Nobody's data is overwritten: it must be an image of ours, or,
+// `unfinished`, what a killed load left of one.
+static bool replaceable(const char* file, bool unfinished) {
+    struct stat it;
+    const int fd = open_regular(file, &it);
+    if (fd == -1) return false;
+    if (it.st_uid != geteuid()) errx(1, "%s: belongs to user %u, not to you", file, it.st_uid);
+    uint32_t magic = 0;
+    if (pread(fd, &magic, sizeof magic, 0) == -1) err(1, "pread(%s)", file);
+    if (magic != config::kMagic && !(unfinished && magic == 0))
+        errx(1, "%s: is not an image of ours, and stays as it is", file);
+    close(fd);
+    return true;
+}
+
+static int load(const char* file) {
+    const std::string text = read_text(file);
+    const Entries entries = parse(text, file);
+    const size_t bytes = image_bytes(entries);
+    const char* next = next_path.c_str();
+
+    // One load at a time. The lock ends with its process, however that ends: so who holds it knows
+    // that no living load uses the name `next` [flock(2)].
+    const int parent = open(directory.c_str(), O_RDONLY | O_DIRECTORY);
+    if (parent == -1) err(1, "open(%s)", directory.c_str());
+    if (flock(parent, LOCK_EX | LOCK_NB) == -1)
+        err(1, "flock(%s): is another load at work?", directory.c_str());
+    replaceable(path, false);
+    if (replaceable(next, true) && unlink(next) == -1) err(1, "unlink(%s)", next);
+
+    // Make it aside. 0444, less the umask: this descriptor may write, no later one may.
+    hold_signals();
+    const int fd = open(next, O_CREAT | O_EXCL | O_RDWR, 0444);
+    if (fd == -1) err(1, "open(%s)", next);
+    on_stop([] { unlink(next_path.c_str()); });
+
+    // Reserve it: on a full disk that is ENOSPC here instead of SIGBUS at the store.
+    while ((errno = posix_fallocate(fd, 0, static_cast<off_t>(bytes))) == EINTR) continue;
+    if (errno != 0) err(1, "posix_fallocate(%s)", next);
+    void* start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (start == MAP_FAILED) err(1, "mmap(%s)", next);
+    fill(static_cast<char*>(start), bytes, entries);
+
+    // Readers see the stores without this; but a power cut after the rename could leave the new
+    // name without its bytes.
+    if (msync(start, bytes, MS_SYNC) == -1) err(1, "msync(%s)", next);
+
+    // Publish it. Who opens the name gets the whole old image or the whole new one; who has mapped
+    // the old one keeps it.
+    hold_signals();
+    if (rename(next, path) == -1) err(1, "rename(%s)", next);
+    on_stop(nullptr);
+    if (fsync(parent) == -1) err(1, "fsync(%s)", directory.c_str());  // the name, for a power cut
+    printf("%s: %zu entries, %zu bytes\n", path, entries.size(), bytes);
+    return 0;
+}
+
+// Opens the image for reading, refuses a file not fit to be one.
+static int open_image(size_t* bytes) {
+    struct stat it;
+    const int fd = open_regular(path, &it);
+    if (fd == -1) err(1, "open(%s)", path);
+    // Readers are often other users than the loader, so any owner will do: who names a file trusts
+    // him. But nobody else: he could change or shorten it under our mapping.
+    if (it.st_mode & (S_IWGRP | S_IWOTH)) errx(1, "%s: others than its owner may write it", path);
+    if (it.st_size == 0) errx(1, "%s: is empty", path);  // cannot be mapped
+    *bytes = static_cast<size_t>(it.st_size);
+    return fd;
+}
+
+static Image checked(const void* start, size_t bytes) {
+    Image image;
+    const char* wrong = config::check(static_cast<const char*>(start), bytes, &image);
+    if (wrong) errx(1, "%s: %s", path, wrong);
+    return image;
+}
+
+static Image map_image() {
+    size_t bytes;
+    const int fd = open_image(&bytes);
+    void* start = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    if (start == MAP_FAILED) err(1, "mmap(%s)", path);
+    close(fd);  // the mapping keeps the file, and stays read-only as the descriptor was
+    return checked(start, bytes);
+}
+
+// What each process does without shared memory: reads the file into memory of its own.
+static Image copy_image() {
+    size_t bytes;
+    const int fd = open_image(&bytes);
+    void* start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start == MAP_FAILED) err(1, "mmap(%zu bytes)", bytes);
+    if (read(fd, start, bytes) != static_cast<ssize_t>(bytes)) errx(1, "%s: ended early", path);
+    close(fd);
+    return checked(start, bytes);
+}
+
+static void unmap(const Image& image) {
+    if (munmap(const_cast<char*>(image.start), image.bytes) == -1) err(1, "munmap(%s)", path);
+}
+
+static std::string_view look_up(const Image& image, const char* key) {
+    std::string_view value;
+    if (!config::find(image, key, &value)) errx(1, "%s: has no key '%s'", path, key);
+    return value;
+}
+
+// Waits until something was done to the image's name in the watched directory [inotify(7)].
+static void await_load(int events) {
+    const std::string file = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    for (bool done = false; !done;) {
+        alignas(inotify_event) char buffer[4096];
+        const ssize_t got = read(events, buffer, sizeof buffer);
+        if (got == -1) err(1, "read(inotify)");
+        for (ssize_t at = 0; at < got;) {
+            const auto* event = reinterpret_cast<const inotify_event*>(buffer + at);
+            if (event->mask & IN_MOVE_SELF)
+                errx(1, "%s: the watched directory was moved", directory.c_str());
+            if (event->len == 0 || file == event->name) done = true;  // 0: some events were lost
+            at += static_cast<ssize_t>(sizeof *event + event->len);
+        }
+    }
+}
+
+// Prints the value of a key; with `watching` also each other value that a load brings.
+static int get(const char* key, bool watching) {
+    // The directory, not the file: each load brings another file. Before the first look, so that
+    // no load is missed in between.
+    const int events = watching ? inotify_init1(IN_CLOEXEC) : -1;
+    if (watching && events == -1) err(1, "inotify_init1()");
+    if (watching && inotify_add_watch(events, directory.c_str(),
+                                      IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_MOVE_SELF) == -1)
+        err(1, "inotify_add_watch(%s)", directory.c_str());
+    for (Image image = map_image(), old;; image = map_image()) {
+        const std::string_view value = look_up(image, key);
+        // The old mapping still holds the old image, though no name leads there any more.
+        if (!old.start || value != look_up(old, key)) {
+            fwrite(value.data(), 1, value.size(), stdout);  // straight from the shared pages
+            putchar('\n');
+            if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
+        }
+        if (!watching) return 0;
+        if (old.start) unmap(old);
+        old = image;
+        await_load(events);
+    }
+}
+
+static void verify_all(const Image& image) {
+    for (uint32_t i = 0; i < image.count; ++i) {
+        std::string_view value;
+        if (!config::find(image, config::key(image, i), &value) || value != config::value(image, i))
+            errx(1, "%s: entry %u is not found", path, i);
+    }
+}
+
+struct Memory {
+    long pss = 0, rss = 0;  // KiB
+};
+
+// Waits until all readers have stopped themselves, and sums up their memory as the kernel counts
+// it: Rss, all pages present; Pss, those shared by n processes as 1/n each, and of the sum of each
+// process only the whole KiB [proc(5)].
+static Memory sum_stopped(const std::vector<pid_t>& readers) {
+    Memory sum;
+    for (pid_t reader : readers) {
+        int status;
+        alarm(60);  // on_signal() gives up
+        if (waitpid(reader, &status, WUNTRACED) == -1) err(1, "waitpid(%d)", reader);
+        alarm(0);
+        if (!WIFSTOPPED(status)) errx(1, "reader %d failed or was killed", reader);
+    }
+    for (pid_t reader : readers) {
+        const std::string file = "/proc/" + std::to_string(reader) + "/smaps_rollup";
+        std::ifstream rollup(file);
+        if (!rollup) err(1, "open(%s)", file.c_str());
+        for (std::string field; rollup >> field;) {
+            long kib;
+            if (field == "Pss:" && rollup >> kib) sum.pss += kib;
+            if (field == "Rss:" && rollup >> kib) sum.rss += kib;
+        }
+    }
+    return sum;
+}
+
+// Starts readers that `take` the image, verify all of it and hold it; prints a line of the table.
+static void measure(const char* what, size_t count, Image (*take)()) {
+    std::vector<pid_t> readers;
+    while (readers.size() < count) {
+        const pid_t reader = spawn();
+        readers.push_back(reader);
+        if (reader != 0) continue;
+        setpgid(0, 0);  // Ctrl-Z and fg stop and continue the parent alone
+        // Two rounds: the first brings in the program's own pages, code and stack; the second holds
+        // the image. Between them all meet: each stops, and goes on when all have been measured.
+        for (bool hold : {false, true}) {
+            const Image image = take();
+            verify_all(image);
+            if (!hold) unmap(image);
+            raise(SIGSTOP);
+        }
+        _exit(0);
+    }
+    const Memory own = sum_stopped(readers);
+    for (pid_t reader : readers) kill(reader, SIGCONT);
+    const Memory all = sum_stopped(readers);
+    for (pid_t reader : readers) kill(reader, SIGCONT);
+    for (pid_t reader : readers)
+        if (wait_for(reader, 60) != 0) errx(1, "reader %d failed", reader);
+    printf("%-15s %9ld %9ld %9ld %18ld\n", what, all.rss, all.pss, own.pss, all.pss - own.pss);
+}
+
+static int read_at_once(size_t count) {
+    const Image image = map_image();  // a bad one is one error here, not one from each reader
+    printf("%zu readers, %u entries, %zu bytes. In KiB, each reader's Pss rounded down:\n", count,
+           image.count, image.bytes);
+    printf("%-15s %9s %9s %9s %18s\n", "", "Rss", "Pss", "own Pss", "for the image");
+    unmap(image);  // or a share of the Pss would be ours
+    measure("one mapping", count, map_image);
+    measure("private copies", count, copy_image);
+    return 0;
+}
+
+// Tries to write as a reader, and prints what the kernel does about it.
+static int trespass() {
+    const Image image = map_image();
+    char* start = const_cast<char*>(image.start);
+    if (mprotect(start, image.bytes, PROT_READ | PROT_WRITE) == 0) errx(1, "mprotect: allowed");
+    printf("mprotect(PROT_READ | PROT_WRITE): %s\n", strerror(errno));
+    const pid_t child = spawn();
+    if (child == 0) {
+        prctl(PR_SET_DUMPABLE, 0);  // no core file
+        *const_cast<volatile char*>(start) = 'x';
+        _exit(0);
+    }
+    int status;
+    if (waitpid(child, &status, 0) == -1) err(1, "waitpid(%d)", child);
+    if (!WIFSIGNALED(status)) errx(1, "a store: allowed");
+    printf("a store: killed: %s\n", strsignal(WTERMSIG(status)));
+    return 0;
+}
+
+constexpr char kHelp[] =
+    "usage: %s VERB [OPTIONS]\n"
+    "  load FILE     make an image of 'key = value' lines and # comments, and publish it\n"
+    "  get KEY       print the value of a key\n"
+    "  readers N     start N readers at once, and print what memory one mapping takes, and\n"
+    "                a private copy in each\n"
+    "  trespass      try to write to the image as a reader, and print what comes of it\n"
+    "  --watch       get goes on to print each other value that a load brings, until Ctrl-C\n"
+    "  --image PATH  which image, if not %s; PATH.new is the next one in the making\n"
+    "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
+
+int main(int argc, char** argv) {
+    prepare();
+    std::set_new_handler([] { errx(1, "out of memory"); });
+    argv[0] = program_invocation_short_name;  // for getopt_long's messages
+    bool watching = false;
+    const option known[] = {{"image", required_argument, nullptr, 'i'},
+                            {"watch", no_argument, nullptr, 'w'},
+                            {"help", no_argument, nullptr, 'h'},
+                            {}};
+    for (int c; (c = getopt_long(argc, argv, "", known, nullptr)) != -1;) {
+        if (c == '?') exit(2);
+        if (c == 'i') path = optarg;
+        if (c == 'w') watching = true;
+        if (c == 'h') return printf(kHelp, argv[0], path) < 0 || fflush(stdout) != 0;
+    }
+    if (*path == '\0') errx(2, "the image's path is empty");
+    next_path = std::string(path) + ".new";
+    directory = strrchr(path, '/') ? std::string(path, strrchr(path, '/') + 1) : ".";
+    const std::string verb = optind < argc ? argv[optind++] : "";
+    const char* word = optind < argc ? argv[optind++] : nullptr;
+    if (optind < argc) errx(2, "'%s' is one word too many; see --help", argv[optind]);
+    if (watching && verb != "get") errx(2, "--watch goes with get");
+    int status;
+    if (verb == "load" && word)
+        status = load(word);
+    else if (verb == "get" && word)
+        status = get(word, watching);
+    else if (verb == "readers" && word && number(word, 10000) > 0)
+        status = read_at_once(number(word, 10000));
+    else if (verb == "trespass" && !word)
+        status = trespass();
+    else
+        errx(2, "needs a verb and what belongs to it; see --help");
+    if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
+    return status;
+}

@@ -1,0 +1,264 @@
+// A ring of packet slots in memory that two processes share: the producer fills slots in order, the
+// consumer handles them in order. Where the memory comes from is the caller's business. Inside are
+// counts and no pointers, so that each process may map it at another address.
+//
+//     producer: ring_join(), then reserve(), fill the slot, commit(); publish() when input pauses
+//     consumer: ring_join(), then take(), handle the packet, release()
+//
+// Packets are handed over in batches, each under one lock. Who has nothing to do sleeps. Either may
+// be killed at any instruction: the locks are robust [pthread_mutexattr_setrobust(3)], a batch is
+// handed over by one store to `published`, a packet is handled by one store to `handled`.
+
+#pragma once
+
+#include <err.h>
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <type_traits>
+
+constexpr uint32_t kRingMagic = 0x31474e52;                    // "RNG1" on a little-endian machine
+constexpr uint32_t kMostSlots = 1 << 20, kMostSize = 1 << 16;  // slots; bytes of a packet
+
+enum Side { kProducer, kConsumer };
+enum Presence : uint32_t { kNever, kHere, kLeft, kDied };
+
+// A packet's place; its bytes follow. `tag` is for the programs: what kind of packet this is.
+struct Slot {
+    uint32_t length, tag;
+    unsigned char* data() { return reinterpret_cast<unsigned char*>(this + 1); }
+};
+
+// One side's part of the shared state.
+struct Seat {
+    pthread_mutex_t alive;  // held as long as the side is there; its death is EOWNERDEAD
+    Presence presence;
+    pid_t pid;
+    // 1: the side sleeps, or is about to. It waits on this word [futex(2)]. Not a pthread_cond_t:
+    // glibc's counts its waiters, and one that is killed stays counted, so that a later
+    // pthread_cond_signal waits for it for ever (seen with 2.36, at the first kill). A futex keeps
+    // no state outside this word.
+    std::atomic<uint32_t> asleep;
+    uint64_t slept;  // times
+};
+
+struct PacketRing {
+    std::atomic<uint32_t> magic;  // kRingMagic while in use; 0 before and after
+    uint32_t header;              // sizeof(PacketRing): the layout that the maker's compiler chose
+    uint32_t slots, size;         // how many; bytes of the largest packet
+    pthread_mutex_t lock;         // guards the seats and the counts up to `oversize`
+    Seat seat[2];                 // by Side
+    uint64_t published;           // packets handed over since the ring was made
+    uint64_t backlog;             // the most that ever waited
+    uint64_t dropped, oversize;   // packets the producer had to drop; those larger than a slot
+    // Packets handled since the ring was made: only the consumer stores it, for each packet,
+    // without the lock. So it has a cache line of its own.
+    alignas(64) std::atomic<uint64_t> handled;
+};  // the slots follow
+static_assert(std::is_standard_layout<PacketRing>::value, "laid out alike in every program");
+static_assert(std::atomic<uint64_t>::is_always_lock_free, "works between processes");
+
+// One process's hold on the ring. It copies the sizes: no later change of the shared ones can lead
+// it outside the memory.
+struct RingEnd {
+    PacketRing* ring = nullptr;
+    Side side = kProducer;
+    uint32_t slots = 0, size = 0;
+    uint64_t next = 0;        // number of the packet in hand
+    uint64_t limit = 0;       // first packet that has no room yet, or is not yet taken
+    uint64_t published = 0;   // producer: first packet not yet handed over
+    Presence other = kNever;  // the other side, when last there was nothing to reserve or take
+};
+
+// Slots begin on cache lines: the two processes write to neighbouring ones at the same time.
+inline size_t slot_bytes(uint32_t size) { return (sizeof(Slot) + size + 63) / 64 * 64; }
+
+// Bytes of memory for a ring.
+inline size_t ring_bytes(uint32_t slots, uint32_t size) {
+    return sizeof(PacketRing) + slots * slot_bytes(size);
+}
+
+inline Slot* slot_in_hand(const RingEnd& end) {
+    unsigned char* slots = reinterpret_cast<unsigned char*>(end.ring + 1);
+    return reinterpret_cast<Slot*>(slots + end.next % end.slots * slot_bytes(end.size));
+}
+
+// Makes a ring in ring_bytes(slots, size) fresh bytes, all 0.
+inline PacketRing* ring_create(void* memory, uint32_t slots, uint32_t size) {
+    PacketRing* ring = static_cast<PacketRing*>(memory);
+    pthread_mutexattr_t shared;
+    pthread_mutexattr_init(&shared);
+    pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&shared, PTHREAD_MUTEX_ROBUST);
+    for (auto mutex : {&ring->lock, &ring->seat[0].alive, &ring->seat[1].alive})
+        if ((errno = pthread_mutex_init(mutex, &shared)) != 0) err(1, "pthread_mutex_init");
+    ring->header = sizeof(PacketRing);
+    ring->slots = slots;
+    ring->size = size;
+    ring->magic.store(kRingMagic, std::memory_order_release);  // last: now it may be used
+    return ring;
+}
+
+// What is wrong with a ring found in `bytes` bytes; nullptr: nothing. Comes before ring_join().
+inline const char* ring_fault(const void* memory, size_t bytes) {
+    const PacketRing* ring = static_cast<const PacketRing*>(memory);
+    if (bytes < sizeof(PacketRing) || ring->magic.load(std::memory_order_acquire) != kRingMagic)
+        return "holds no ring";
+    if (ring->header != sizeof(PacketRing)) return "holds a ring of another program";
+    const uint32_t slots = ring->slots, size = ring->size;
+    const bool sound = slots > 0 && slots <= kMostSlots && size > 0 && size <= kMostSize;
+    return sound && ring_bytes(slots, size) <= bytes ? nullptr : "holds a ring of impossible sizes";
+}
+
+// A dead owner leaves what the lock guards as consistent as ever: see above.
+inline void lock(pthread_mutex_t* mutex) {
+    errno = pthread_mutex_lock(mutex);
+    if (errno == EOWNERDEAD) errno = pthread_mutex_consistent(mutex);
+    if (errno != 0) err(1, "pthread_mutex_lock");
+}
+
+inline void unlock(pthread_mutex_t* mutex) { pthread_mutex_unlock(mutex); }
+
+// Is that side there? With the ring's lock held.
+inline Presence presence(Seat* seat) {
+    if (seat->presence == kHere && pthread_mutex_trylock(&seat->alive) != EBUSY) {
+        pthread_mutex_consistent(&seat->alive);
+        unlock(&seat->alive);
+        seat->presence = kDied;
+    }
+    return seat->presence;
+}
+
+inline bool gone(Presence other) { return other == kLeft || other == kDied; }
+
+// Takes a side's seat for this thread, until ring_leave() or its death. Returns nullptr, or what
+// prevents it. `before`: what became of the last holder. A consumer after one that died begins with
+// the packet that one may have had in hand.
+inline const char* ring_join(RingEnd* end, PacketRing* ring, Side side,
+                             Presence* before = nullptr) {
+    const char* fault = nullptr;
+    Seat* seat = &ring->seat[side];
+    lock(&ring->lock);
+    const uint64_t handled = ring->handled, published = ring->published;
+    const Presence last = presence(seat);
+    if (ring->magic != kRingMagic) fault = "holds no ring";
+    if (published - handled > ring->slots) fault = "holds a ring of impossible counts";
+    if (last == kHere) fault = "has such a process already";
+    if (!fault) {
+        lock(&seat->alive);
+        seat->presence = kHere;
+        seat->pid = getpid();
+        seat->asleep = 0;
+        if (before) *before = last;
+        *end = {ring, side, ring->slots, ring->size, handled, handled, published, kNever};
+        if (side == kProducer) end->next = published;
+        if (side == kProducer) end->limit += end->slots;
+    }
+    unlock(&ring->lock);
+    return fault;
+}
+
+// Going to sleep and waking up take two steps: one with the lock held, one without.
+inline void doze(Seat* seat, bool sleepy) {
+    if (seat->asleep.exchange(sleepy) == 0 && sleepy) ++seat->slept;
+}
+inline void sleep_on(Seat* seat, int ms) {  // bounded: the waker may die between its two steps
+    const timespec most = {ms / 1000, ms % 1000 * 1000000L};
+    syscall(SYS_futex, &seat->asleep, FUTEX_WAIT, 1, &most, nullptr, 0);
+}
+inline bool rouse(Seat* seat) { return seat->asleep.exchange(0) == 1; }
+inline void wake(Seat* seat, bool roused) {
+    if (roused) syscall(SYS_futex, &seat->asleep, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+}
+
+// Producer: hands over what was committed since the last time.
+inline void publish(RingEnd* end) {
+    if (end->published == end->next) return;
+    PacketRing* ring = end->ring;
+    lock(&ring->lock);
+    ring->backlog = std::max<uint64_t>(ring->backlog, end->next - ring->handled);
+    ring->published = end->published = end->next;
+    const bool roused = rouse(&ring->seat[kConsumer]);
+    unlock(&ring->lock);
+    wake(&ring->seat[kConsumer], roused);
+}
+
+// Producer: the next free slot, the same until commit(). nullptr after `ms` milliseconds with a
+// full ring, or a signal.
+inline Slot* reserve(RingEnd* end, int ms) {
+    PacketRing* ring = end->ring;
+    const auto has_room = [&] {
+        if (end->next == end->limit) end->limit = ring->handled + end->slots;
+        return end->next < end->limit;
+    };
+    for (bool waited = false; !has_room(); waited = true) {
+        if (waited) return nullptr;
+        publish(end);
+        lock(&ring->lock);
+        doze(&ring->seat[kProducer], !has_room());
+        end->other = presence(&ring->seat[kConsumer]);
+        unlock(&ring->lock);
+        sleep_on(&ring->seat[kProducer], ms);  // returns at once if there is room now
+    }
+    return slot_in_hand(*end);
+}
+
+// Producer: the reserved slot holds a packet of `length` bytes. It is handed over with its batch, a
+// quarter of the ring.
+inline void commit(RingEnd* end, uint32_t length, uint32_t tag = 0) {
+    *slot_in_hand(*end) = {length, tag};
+    if (++end->next - end->published >= std::max(1u, end->slots / 4)) publish(end);
+}
+
+// Consumer: the next packet, the same until release(). nullptr after `ms` milliseconds without one,
+// or a signal; or at once if the producer left or died.
+inline Slot* take(RingEnd* end, int ms) {
+    PacketRing* ring = end->ring;
+    Seat *seat = &ring->seat[kConsumer], *producer = &ring->seat[kProducer];
+    for (bool waited = false; end->next == end->limit; waited = true) {
+        lock(&ring->lock);
+        // Half a ring at a time, and the producer is woken when half is free: so both can work.
+        const uint64_t waiting = ring->published - end->next, half = (end->slots + 1) / 2;
+        end->limit = end->next + std::min(waiting, half);
+        const bool roused = end->slots - waiting >= half && rouse(producer);
+        if (waiting == 0) end->other = presence(producer);
+        const bool over = waiting == 0 && (waited || gone(end->other));
+        if (!over) doze(seat, waiting == 0);
+        unlock(&ring->lock);
+        wake(producer, roused);
+        if (over) return nullptr;
+        if (waiting == 0) sleep_on(seat, ms);
+    }
+    return slot_in_hand(*end);
+}
+
+// Consumer: the packet in hand is handled, for good: a successor begins behind it.
+inline void release(RingEnd* end) {
+    end->ring->handled.store(++end->next, std::memory_order_release);
+}
+
+// Gives the seat up; the producer hands over the rest. True if the other side is not there either
+// and nothing waits: then, if `may_close`, nobody can join any more, and the caller removes the
+// memory's name.
+inline bool ring_leave(RingEnd* end, bool may_close = true) {
+    PacketRing* ring = end->ring;
+    Seat *seat = &ring->seat[end->side], *other = &ring->seat[!end->side];
+    if (end->side == kProducer) publish(end);
+    lock(&ring->lock);
+    end->other = presence(other);
+    const bool last = may_close && end->other != kHere && ring->handled == ring->published;
+    if (last) ring->magic = 0;
+    seat->presence = kLeft;
+    const bool roused = rouse(other);
+    unlock(&seat->alive);
+    unlock(&ring->lock);
+    wake(other, roused);
+    return last;
+}

@@ -1,0 +1,568 @@
+// Packets through the ring: the program from outside, and the ring when its holders die.
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <deque>
+#include <filesystem>
+#include <random>
+
+#include "../shm_posix/packet_ring.h"
+#include "support.h"
+
+namespace {
+
+const std::string kProgram = program("PRODUCER_CONSUMER", "shm_posix/producer_consumer");
+
+// The number that follows `before` in the text.
+uint64_t number_after(const std::string& text, const std::string& before) {
+    const size_t at = text.find(before);
+    if (at == std::string::npos) FAIL("no '" << before << "' in: " << text);
+    return strtoull(text.c_str() + at + before.size(), nullptr, 10);
+}
+
+// A name for a ring, whose object is gone when the test ends.
+struct RingName {
+    const std::string name = "/" + unique(), path = "/dev/shm" + name;
+    ~RingName() { unlink(path.c_str()); }
+};
+
+std::mt19937 random_number{std::random_device{}()};
+
+std::string random_bytes(size_t count) {
+    std::string text(count, '\0');
+    for (char& c : text) c = static_cast<char>(random_number());
+    return text;
+}
+
+// The children of a process.
+std::vector<std::string> children(pid_t parent) {
+    std::vector<std::string> pids;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+        if (!isdigit(entry.path().filename().string()[0])) continue;
+        const std::string stat = contents(entry.path() / "stat");
+        const size_t name_end = stat.rfind(')');
+        if (name_end != std::string::npos && atoi(stat.c_str() + name_end + 4) == parent)
+            pids.push_back(entry.path().filename());
+    }
+    return pids;
+}
+
+// Nanoseconds of processor time that a process has used [proc(5)].
+uint64_t processor_time(const std::string& pid) {
+    return strtoull(contents("/proc/" + pid + "/schedstat").c_str(), nullptr, 10);
+}
+
+// A client of a program that receives on a port.
+class Client {
+  public:
+    explicit Client(Program& server) : fd_(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0)) {
+        server.await_err("receives on 127.0.0.1:");
+        port = static_cast<uint16_t>(number_after(server.await_err("\n"), "127.0.0.1:"));
+        sockaddr_in to = {};
+        to.sin_family = AF_INET;
+        to.sin_port = htons(port);
+        to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        REQUIRE(connect(fd_, reinterpret_cast<sockaddr*>(&to), sizeof to) == 0);
+    }
+    ~Client() { close(fd_); }
+    Client(const Client&) = delete;
+    Client& operator=(const Client&) = delete;
+    void send(const std::string& packet) {
+        REQUIRE(::send(fd_, packet.data(), packet.size(), 0) ==
+                static_cast<ssize_t>(packet.size()));
+    }
+    uint16_t port;
+
+  private:
+    int fd_;
+};
+
+// The numbers of the packets that a consumer wrote; a cut one at the end is none.
+std::vector<uint64_t> packet_numbers(const std::string& written) {
+    std::vector<uint64_t> numbers;
+    for (size_t at = 0; at + 16 <= written.size();) {
+        uint64_t packet;
+        uint32_t length;
+        memcpy(&packet, &written[at], sizeof packet);
+        memcpy(&length, &written[at + 8], sizeof length);
+        if (length < 64 || length > 1500) FAIL("no packet at byte " << at);
+        at += length;
+        if (at <= written.size()) numbers.push_back(packet);
+    }
+    return numbers;
+}
+
+}  // namespace
+
+TEST_CASE("--pipe carries every byte, whatever the ring's size", "[packets]") {
+    Scratch scratch;
+    const std::string file = scratch.path + "/file";
+    const struct {
+        size_t bytes;
+        const char* options;
+    } cases[] = {{0, ""},
+                 {1, ""},
+                 {2048, ""},
+                 {3000001, ""},
+                 {3000001, "--slots 1"},
+                 {3000001, "--slots 2 --size 65536"},
+                 {3000001, "--slots 3 --size 1000"},
+                 {20000, "--slots 7 --size 1"}};
+    for (const auto& [bytes, options] : cases) {
+        INFO(bytes << " bytes " << options);
+        put(file, random_bytes(bytes));
+        const Result result =
+            shell(kProgram + " --pipe " + options + " < " + file + " | cmp - " + file);
+        CHECK(result.status == 0);
+        CHECK(result.out == "");
+        CHECK(number_after(result.err, "packets, ") == bytes);
+    }
+}
+
+TEST_CASE("--pipe hands over what there is when its input pauses", "[packets]") {
+    Program program({kProgram, "--pipe"});
+    for (const std::string line : {"one\n", "two\n", "three\n"}) {
+        program.write(line);
+        program.await_out(line);
+    }
+    const Result result = program.finish();
+    CHECK(result.status == 0);
+    CHECK(has(result.err, "handled 3 packets, 14 bytes"));
+}
+
+TEST_CASE("generated packets arrive complete, in order, with their checksums", "[packets]") {
+    for (const std::string slots : {"1", "5", "1024"}) {
+        const Result result = run({kProgram, "--generate", "20000", "--slots", slots});
+        CHECK(result.status == 0);
+        CHECK(result.err == "");
+        CHECK(has(result.out, "handled 20000 packets, 15"));
+        CHECK(has(result.out, "backlog " + (slots == "1" ? slots : "")));
+        CHECK(has(result.out, "dropped 0 packets"));
+    }
+    CHECK(has(run({kProgram, "--generate", "0"}).out, "handled 0 packets, 0 bytes"));
+    // Their sizes are mixed and their numbers complete: seen from outside.
+    const Result raw = run({kProgram, "--generate", "2000", "--pipe"});
+    const std::vector<uint64_t> numbers = packet_numbers(raw.out);
+    REQUIRE(numbers.size() == 2000);
+    for (size_t i = 0; i < numbers.size(); ++i) REQUIRE(numbers[i] == i);
+}
+
+TEST_CASE("UDP: all that a slow client sends arrives in order", "[packets]") {
+    Program server({kProgram, "--udp", "0", "--pipe"});
+    Client client(server);
+    std::string all;
+    for (int i = 0; i < 200; ++i) {
+        const std::string packet = std::to_string(i) + random_bytes(random_number() % 1490) + "\n";
+        client.send(packet);
+        server.await_out(packet);
+        all += packet;
+    }
+    client.send("");  // a packet of 0 bytes is a packet
+    client.send(std::string(2048, 'x'));
+    server.await_out(std::string(2048, 'x'));
+    client.send(std::string(2049, 'y'));  // larger than a slot: not cut, but dropped
+    client.send("end");
+    server.await_out("end");
+    kill(server.pid(), SIGINT);
+    const Result result = server.finish();
+    CHECK(result.status == 0);
+    CHECK((result.out == all + std::string(2048, 'x') + "end"));
+    CHECK(has(result.err, "handled 203 packets"));
+    CHECK(has(result.err, "dropped 1 packets, 1 of them larger than a slot"));
+}
+
+TEST_CASE("UDP: under a flood, sent is handled plus dropped", "[packets]") {
+    // The consumer cannot go on as long as nobody reads its output.
+    Program server({kProgram, "--udp", "0", "--pipe", "--slots", "8"});
+    Client client(server);
+    const uint64_t sent = 20000;
+    for (uint64_t i = 0; i < sent; ++i) client.send(std::string(1000, 'a'));
+    kill(server.pid(), SIGINT);
+    const Result result = server.finish();
+    const uint64_t handled = number_after(result.err, "handled ");
+    const uint64_t dropped = number_after(result.err, "dropped ");
+    CHECK(result.status == 0);
+    CHECK(handled + dropped == sent);
+    CHECK(handled >= 8);
+    CHECK(dropped > 0);
+    CHECK(result.out.size() == handled * 1000);
+}
+
+TEST_CASE("UDP: a port in use is an error, and no ring is left", "[packets]") {
+    Program first({kProgram, "--udp", "0"});
+    Client client(first);
+    const std::string port = std::to_string(client.port);
+    RingName ring;
+    const Result second = run({kProgram, "produce", "--name", ring.name, "--udp", port});
+    CHECK(second.status == 1);
+    CHECK(second.err ==
+          "producer_consumer: bind(127.0.0.1:" + port + "): Address already in use\n");
+    CHECK(!exists(ring.path));
+    kill(first.pid(), SIGTERM);
+    CHECK(first.finish().status == 0);
+}
+
+TEST_CASE("packets: wrong usage is a sentence and exit status 2", "[packets]") {
+    const std::vector<Words> wrong = {{},
+                                      {"run"},
+                                      {"produce"},
+                                      {"fly", "--pipe"},
+                                      {"run", "run", "--pipe"},
+                                      {"--generate", "-1"},
+                                      {"--generate", "x"},
+                                      {"--generate", ""},
+                                      {"--generate", "18446744073709551616"},
+                                      {"--generate", "1", "--udp", "1"},
+                                      {"--generate", "1", "--size", "1499"},
+                                      {"--udp", "65536"},
+                                      {"--pipe", "--slots", "0"},
+                                      {"--pipe", "--slots", "1048577"},
+                                      {"--pipe", "--size", "0"},
+                                      {"--pipe", "--size", "65537"},
+                                      {"--pipe", "--size", "4294967297"},
+                                      {"--pipe", "--name", "packets"},
+                                      {"--pipe", "--name", "/"},
+                                      {"--pipe", "--name", "/a/b"},
+                                      {"--pipe", "--name", "/" + std::string(255, 'x')},
+                                      {"consume", "--generate", "1"},
+                                      {"consume", "--udp", "1"},
+                                      {"--pipe", "--nonsense"},
+                                      {"--slots"}};
+    for (Words words : wrong) {
+        words.insert(words.begin(), kProgram);
+        const Result result = run(words);
+        INFO(Catch::Detail::stringify(words) << result.err);
+        CHECK(result.status == 2);
+        CHECK(result.out == "");
+        CHECK(has(result.err, "producer_consumer: "));
+    }
+    const Result help = run({kProgram, "--help"});
+    CHECK(help.status == 0);
+    CHECK(has(help.out, "--generate N"));
+}
+
+TEST_CASE("packets: what fails is a sentence and exit status 1, and nothing is left", "[packets]") {
+    const std::vector<std::pair<std::string, std::string>> failures = {
+        {"--pipe < /", "read(stdin): Is a directory"},
+        {"--pipe < /etc/passwd > /dev/full", "write(stdout): No space left on device"},
+        {"--generate 9 > /dev/full", "write(stdout): No space left on device"},
+        {"--generate 9 >&-", "write(stdout): Bad file descriptor"},
+        {"--generate 99999 --pipe | head -c 9 > /dev/null; exit $(cat status)",
+         "write(stdout): Broken pipe"},
+        {"produce --pipe --name $R < /", "read(stdin): Is a directory"}};
+    for (const auto& [line, reason] : failures) {
+        Scratch scratch;
+        RingName ring;
+        const bool piped = has(line, "|");
+        std::string command = "R=" + ring.name + "; " + kProgram + " " + line;
+        if (piped)
+            command.replace(command.find(" | "), 3, "; echo $? > status; } | "),
+                command.insert(command.find(kProgram), "{ ");
+        const Result result = shell(command, scratch.path);
+        INFO(line << ": " << result.err);
+        CHECK(result.status == 1);
+        CHECK(has(result.err, "producer_consumer: " + reason + "\n"));
+        CHECK(!exists(ring.path));
+    }
+}
+
+TEST_CASE("packets: a ring for which there is no memory is refused, and not left", "[packets]") {
+    struct statvfs fs;
+    REQUIRE(statvfs("/dev/shm", &fs) == 0);
+    if (fs.f_bavail * fs.f_frsize > uint64_t{60} << 30) SKIP_BECAUSE("/dev/shm has 60 GB free");
+    RingName ring;
+    const Result result = run({kProgram, "produce", "--pipe", "--name", ring.name, "--slots",
+                               "1048576", "--size", "65536"});
+    CHECK(result.status == 1);
+    CHECK(has(result.err, "posix_fallocate(" + ring.name));
+    CHECK(has(result.err, "No space left on device\n"));
+    CHECK(!exists(ring.path));
+}
+
+TEST_CASE("produce and consume meet, whoever comes first", "[packets]") {
+    for (const bool producer_first : {true, false}) {
+        RingName ring;
+        const Words produce = {kProgram, "produce", "--generate", "20000", "--name", ring.name};
+        const Words consume = {kProgram, "consume", "--name", ring.name};
+        Program first(producer_first ? produce : consume);
+        REQUIRE(eventually(exists, ring.path));
+        Program second(producer_first ? consume : produce);
+        const Result a = first.finish(), b = second.finish();
+        CHECK(a.status == 0);
+        CHECK(b.status == 0);
+        CHECK(has((producer_first ? a : b).out, "handed over 20000 packets"));
+        CHECK(has((producer_first ? b : a).out, "handled 20000 packets"));
+        CHECK(!exists(ring.path));
+    }
+}
+
+TEST_CASE("packets wait in the ring for a consumer that comes later", "[packets]") {
+    RingName ring;
+    const Result produced = run({kProgram, "produce", "--pipe", "--name", ring.name}, "hello\n");
+    CHECK(produced.status == 0);
+    CHECK(has(produced.err, ring.name + ": 1 packets wait in it\n  handle them: " + kProgram +
+                                " consume --name " + ring.name + "\n  remove it: rm /dev/shm" +
+                                ring.name + "\n"));
+    CHECK(exists(ring.path));
+    const Result consumed = run({kProgram, "consume", "--pipe", "--name", ring.name});
+    CHECK(consumed.status == 0);
+    CHECK(consumed.out == "hello\n");
+    CHECK(!exists(ring.path));
+}
+
+TEST_CASE("one producer, one consumer: a second of a kind is refused", "[packets]") {
+    RingName ring;
+    Program producer({kProgram, "produce", "--pipe", "--name", ring.name});
+    producer.write("one\n");
+    Program consumer({kProgram, "consume", "--pipe", "--name", ring.name});
+    consumer.await_out("one\n");
+    for (const Words& more : {Words{"produce", "--pipe"}, Words{"consume"}}) {
+        Words words = {kProgram, more[0], "--name", ring.name};
+        if (more.size() > 1) words.push_back(more[1]);
+        const Result second = run(words);
+        CHECK(second.status == 1);
+        CHECK(has(second.err, ring.name + ": has such a process already\n"));
+    }
+    producer.write("two\n");
+    consumer.await_out("two\n");
+    CHECK(producer.finish().status == 0);
+    CHECK(consumer.finish().status == 0);
+    CHECK(!exists(ring.path));
+}
+
+TEST_CASE("what bears the ring's name is checked before it is used", "[packets]") {
+    RingName ring;
+    const size_t size = ring_bytes(4, 100);
+    std::vector<std::string> bad = {"x", std::string(300, 'x'), std::string(size, '\0')};
+    std::string good(size, '\0');
+    void* memory = aligned_alloc(64, (size + 63) / 64 * 64);
+    memset(memory, 0, size);
+    ring_create(memory, 4, 100);
+    memcpy(&good[0], memory, size);
+    free(memory);
+    const auto with = [&](size_t offset, uint32_t value) {
+        std::string changed = good;
+        memcpy(&changed[offset], &value, sizeof value);
+        return changed;
+    };
+    bad.push_back(good.substr(0, size - 64));
+    bad.push_back(with(offsetof(PacketRing, magic), kRingMagic + 1));
+    bad.push_back(with(offsetof(PacketRing, header), 8));
+    bad.push_back(with(offsetof(PacketRing, slots), 0));
+    bad.push_back(with(offsetof(PacketRing, slots), 5));
+    bad.push_back(with(offsetof(PacketRing, slots), 0xffffffff));
+    bad.push_back(with(offsetof(PacketRing, size), 0));
+    bad.push_back(with(offsetof(PacketRing, size), 0xffffffff));
+    bad.push_back(with(offsetof(PacketRing, published), 5));
+    bad.push_back(with(offsetof(PacketRing, handled), 1));
+    // All at once: each of them allows a maker at work a second.
+    std::deque<RingName> rings(bad.size());
+    std::deque<Program> programs;
+    for (size_t i = 0; i < bad.size(); ++i) {
+        put(rings[i].path, bad[i]);
+        programs.emplace_back(Words{kProgram, "consume", "--name", rings[i].name});
+    }
+    for (size_t i = 0; i < bad.size(); ++i) {
+        const Result result = programs[i].finish();
+        INFO(i << ": " << result.err);
+        CHECK(result.status == 1);
+        CHECK(has(result.err, rings[i].name + ": holds "));
+        CHECK(has(result.err, "remove it: rm " + rings[i].path + "\n"));
+        CHECK(contents(rings[i].path).size() == bad[i].size());
+    }
+    put(ring.path, good);
+    const Result other = run({kProgram, "consume", "--slots", "5", "--name", ring.name});
+    CHECK(other.status == 1);
+    CHECK(has(other.err, "has 4 slots of 100 bytes, not as you ask\n"));
+    unlink(ring.path.c_str());
+    REQUIRE(symlink("/etc/passwd", ring.path.c_str()) == 0);
+    CHECK(run({kProgram, "consume", "--name", ring.name}).status == 1);
+    unlink(ring.path.c_str());
+    REQUIRE(mkfifo(ring.path.c_str(), 0600) == 0);
+    CHECK(has(run({kProgram, "consume", "--name", ring.name}).err, "is not a file of yours"));
+}
+
+TEST_CASE("the consumer killed at random: no packet lost, one seen twice at most", "[packets]") {
+    Scratch scratch;
+    RingName ring;
+    Program producer({kProgram, "produce", "--generate", "60000", "--name", ring.name});
+    REQUIRE(eventually(exists, ring.path));
+    uint64_t expected = 0;
+    for (int kills = 0;; ++kills) {
+        const std::string file = scratch.path + "/" + std::to_string(kills);
+        Program consumer(
+            {"sh", "-c",
+             "exec " + kProgram + " consume --pipe --name " + ring.name + " > " + file});
+        Result end;
+        if (kills < 12) {
+            static size_t enough;  // bytes
+            enough = 1 + random_number() % 300000;
+            REQUIRE(eventually(
+                [](const std::string& path) {
+                    struct stat it;
+                    return stat(path.c_str(), &it) == 0 && static_cast<size_t>(it.st_size) > enough;
+                },
+                file));
+            kill(consumer.pid(), SIGKILL);
+        }
+        end = consumer.finish();
+        REQUIRE(end.status == (kills < 12 ? 128 + SIGKILL : 0));
+        const std::vector<uint64_t> numbers = packet_numbers(contents(file));
+        REQUIRE(numbers.size() > 0);
+        REQUIRE(numbers[0] <= expected);
+        REQUIRE(numbers[0] + 1 >= expected);
+        for (size_t i = 0; i < numbers.size(); ++i) REQUIRE(numbers[i] == numbers[0] + i);
+        if (kills > 0)
+            CHECK(has(end.err, "goes on with packet " + std::to_string(numbers[0]) +
+                                   ", which may be seen twice\n"));
+        expected = numbers.back() + 1;
+        if (kills == 12) break;
+    }
+    CHECK(expected == 60000);
+    CHECK(producer.finish().status == 0);
+    CHECK(!exists(ring.path));
+}
+
+TEST_CASE("the producer killed: the consumer drains the ring and reports", "[packets]") {
+    for (int i = 0; i < 8; ++i) {
+        RingName ring;
+        Program producer({kProgram, "produce", "--generate", "99999999", "--name", ring.name});
+        REQUIRE(eventually(exists, ring.path));
+        Program consumer({kProgram, "consume", "--pipe", "--name", ring.name});
+        consumer.await_out(std::string("\1\0\0\0\0\0\0\0", 8));  // number 1: they are at work
+        kill(producer.pid(), SIGKILL);
+        CHECK(producer.finish().status == 128 + SIGKILL);
+        const Result result = consumer.finish();
+        CHECK(result.status == 1);
+        CHECK(has(result.err, " died; all that it handed over is handled\n"));
+        CHECK(number_after(result.err, "handled ") > 0);
+        const std::vector<uint64_t> numbers = packet_numbers(result.out);
+        for (size_t n = 0; n < numbers.size(); ++n) REQUIRE(numbers[n] == n);
+        CHECK(!exists(ring.path));
+    }
+}
+
+TEST_CASE("a producer after a killed one completes the series", "[packets]") {
+    RingName ring;
+    const Words produce = {kProgram, "produce", "--generate", "5000", "--name", ring.name};
+    {
+        Program first(produce);
+        first.await_err("the ring is full and nobody consumes; start: " + kProgram +
+                        " consume --name " + ring.name + "\n");
+        kill(first.pid(), SIGKILL);
+        first.finish();
+    }
+    CHECK(exists(ring.path));  // kill -9 leaves the ring, and what is in it
+    Program second(produce);
+    second.await_err(": goes on with packet 1024\n");
+    const Result consumed = run({kProgram, "consume", "--name", ring.name});
+    CHECK(consumed.status == 0);
+    CHECK(has(consumed.out, "handled 5000 packets"));
+    const Result produced = second.finish();
+    CHECK(produced.status == 0);
+    CHECK(has(produced.out, "handed over 3976 packets"));
+    CHECK(!exists(ring.path));
+}
+
+TEST_CASE("run leaves nothing behind and hangs on nothing, whoever is killed", "[packets]") {
+    for (const bool parent : {true, false}) {
+        Program both({kProgram, "--pipe"});
+        both.write("at work\n");
+        both.await_out("at work\n");
+        const std::vector<std::string> pids = children(both.pid());
+        REQUIRE(pids.size() == 1);
+        CHECK(!exists("/dev/shm/packets-" + std::to_string(both.pid())));  // nor while it runs
+        kill(parent ? both.pid() : atoi(pids[0].c_str()), SIGKILL);
+        const Result result = both.finish();
+        CHECK(result.status == (parent ? 128 + SIGKILL : 1));
+        if (!parent) CHECK(has(result.err, "the child was killed: Killed\n"));
+        CHECK(eventually(process_gone, pids[0]));
+    }
+}
+
+TEST_CASE("a stopped run hands over what it has, sums up and ends as stopped", "[packets]") {
+    for (const int stop : {SIGINT, SIGTERM, SIGHUP}) {
+        Program both({kProgram, "--pipe"});
+        both.write("at work\n");
+        both.await_out("at work\n");
+        kill(both.pid(), stop);
+        const Result result = both.finish();
+        CHECK(result.status == 128 + stop);
+        CHECK(has(result.err, "handled 1 packets, 8 bytes"));
+    }
+    RingName ring;
+    Program consumer({kProgram, "consume", "--pipe", "--name", ring.name});
+    Program producer({kProgram, "produce", "--pipe", "--name", ring.name});
+    producer.write("at work\n");
+    consumer.await_out("at work\n");
+    kill(producer.pid(), SIGINT);
+    CHECK(producer.finish().status == 128 + SIGINT);
+    CHECK(consumer.finish().status == 0);
+    CHECK(!exists(ring.path));
+}
+
+TEST_CASE("an idle pair uses no processor time", "[packets]") {
+    Program both({kProgram, "--udp", "0", "--pipe"});
+    Client client(both);
+    client.send("at work\n");
+    both.await_out("at work\n");
+    const std::string parent = std::to_string(both.pid());
+    const std::vector<std::string> pids = children(both.pid());
+    const uint64_t before = processor_time(parent) + processor_time(pids.at(0));
+    if (before == 0) SKIP_BECAUSE("the kernel has no /proc/PID/schedstat");
+    sleep(2);  // what is measured, not a wait for something
+    CHECK(processor_time(parent) + processor_time(pids[0]) - before < 10 * 1000 * 1000);
+    kill(both.pid(), SIGINT);
+    CHECK(both.finish().status == 0);
+}
+
+TEST_CASE("the ring goes on after the death of a process that held its lock", "[packets]") {
+    alarm(kPatience);  // a lock that nobody gives back would be waited for without end
+    const size_t size = ring_bytes(8, 64);
+    void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(memory != MAP_FAILED);
+    PacketRing* ring = ring_create(memory, 8, 64);
+    const pid_t child = fork();
+    if (child == 0) {
+        RingEnd producer;
+        if (ring_join(&producer, ring, kProducer)) _exit(1);
+        for (uint32_t i = 0; i < 3; ++i) {
+            reserve(&producer, 0)->data()[0] = static_cast<unsigned char>('a' + i);
+            commit(&producer, 1);  // two are a batch; the third is not handed over
+        }
+        lock(&ring->lock);
+        kill(getpid(), SIGKILL);
+    }
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    REQUIRE(WIFSIGNALED(status));
+    RingEnd consumer;
+    REQUIRE(ring_join(&consumer, ring, kConsumer) == nullptr);
+    for (const char expected : {'a', 'b'}) {
+        Slot* slot = take(&consumer, 0);
+        REQUIRE(slot != nullptr);
+        CHECK(slot->length == 1);
+        CHECK(slot->data()[0] == expected);
+        release(&consumer);
+    }
+    CHECK(take(&consumer, 30000) == nullptr);  // at once
+    CHECK(consumer.other == kDied);
+    RingEnd producer;
+    Presence before = kNever;
+    REQUIRE(ring_join(&producer, ring, kProducer, &before) == nullptr);
+    CHECK(before == kDied);
+    CHECK(producer.next == 2);
+    ring_leave(&producer);
+    CHECK(ring_leave(&consumer));
+    CHECK(std::string(ring_fault(memory, size)) == "holds no ring");
+    munmap(memory, size);
+    alarm(0);
+}
