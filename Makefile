@@ -53,10 +53,12 @@ catch2: | $(filter deps,$(MAKECMDGOALS))
 # Package managers, and what each calls Catch2.
 deps:
 	@sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	if command -v apt-get; then $$sudo apt-get update && $$sudo apt-get install -y catch2; \
-	elif command -v dnf; then $$sudo dnf install -y catch-devel; \
-	elif command -v pacman; then $$sudo pacman -S --needed --noconfirm catch2; \
-	elif command -v zypper; then $$sudo zypper --non-interactive install Catch2-devel; \
+	command -v $$sudo >/dev/null || [ -z "$$sudo" ] || \
+		{ echo "There is no sudo here. Type: su -c 'make deps'"; exit 1; }; \
+	if command -v apt-get >/dev/null; then $$sudo apt-get update && $$sudo apt-get install -y catch2; \
+	elif command -v dnf >/dev/null; then $$sudo dnf install -y catch-devel; \
+	elif command -v pacman >/dev/null; then $$sudo pacman -S --needed --noconfirm catch2; \
+	elif command -v zypper >/dev/null; then $$sudo zypper --non-interactive install Catch2-devel; \
 	else echo "Install Catch2: knows only apt-get, dnf, pacman, zypper."; exit 1; fi
 
 clean:

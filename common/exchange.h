@@ -84,6 +84,27 @@ inline std::string user_name(uid_t id) {
     return user ? user->pw_name : "user " + std::to_string(id);
 }
 
+// The file that create() made. Somebody may remove its name and make another: that is not ours.
+struct Made {
+    std::string path;
+    dev_t device = 0;
+    ino_t inode = 0;
+};
+inline Made made;
+
+inline void remember(int fd, const std::string& path) {
+    struct stat it;
+    if (fstat(fd, &it) == -1) err(1, "fstat(%s)", path.c_str());
+    made = {path, it.st_dev, it.st_ino};
+}
+
+// False if the name leads to another file. Safe in a signal handler [signal-safety(7)].
+inline bool still_made() {
+    struct stat it;
+    return lstat(made.path.c_str(), &it) == -1 ||
+           (it.st_dev == made.device && it.st_ino == made.inode);
+}
+
 // Ends the program after a failed open: says what bears the name, who maps it [proc(5)], and which
 // commands help.
 [[noreturn]] inline void fail_open(const char* call, std::string (*where)()) {
@@ -208,7 +229,7 @@ inline constexpr char kHelp[] =
     "  remove        remove the object\n"
     "  --name NAME   which object, if not %s\n"
     "  --explain     say on stderr what is asked of the kernel, and how to see it from outside\n"
-    "  --step        the same, waiting for Enter after each step\n"
+    "  --step        the same, waiting at each of these commands for Enter\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
 
 struct Verbs {

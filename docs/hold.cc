@@ -38,7 +38,7 @@ static const Items* hold(const std::string& kind, const char* name) {
 }
 
 int main(int argc, char** argv) {
-    if (argc < 3) errx(2, "usage: posix|file|key|id NAME [fork | exec COMMAND...]");
+    if (argc < 3) errx(2, "needs posix|file|key|id NAME [fork | exec COMMAND...]");
     const std::string way = argc > 3 ? argv[3] : "";
     const Items* items = hold(argv[1], argv[2]);
     if (way == "exec" && argc > 4) {

@@ -9,10 +9,13 @@
 # in, as Debian's package linux-image-cloud-amd64 has it; KERNEL=FILE names another one.
 # `sh docs/restart.sh check` says whether all is there.
 set -eu
+: "${1:?orderly, cut, synced or check}"
 top=$(cd "$(dirname "$0")/.." && pwd)
 kernel=${KERNEL:-$(ls /boot/vmlinuz-*cloud* 2> /dev/null | tail -n 1)}
-for tool in qemu-system-x86_64 busybox mke2fs g++; do command -v $tool > /dev/null; done
-[ -r "$kernel" ]
+for tool in qemu-system-x86_64 busybox mke2fs g++; do
+    command -v $tool > /dev/null || { echo "restart.sh: needs $tool" >&2; exit 1; }
+done
+[ -r "$kernel" ] || { echo "restart.sh: needs a kernel, see the comment at its beginning" >&2; exit 1; }
 [ "$1" != check ] || exit 0
 
 dir=$(mktemp -d)

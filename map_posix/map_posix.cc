@@ -36,7 +36,10 @@ static Items* create() {
     hold_signals();
     const int fd = open(name(), O_CREAT | O_EXCL | O_RDWR, 0600);
     if (fd == -1) fail_open("open", path);
-    on_stop([] { unlink(name()); });
+    remember(fd, path());
+    on_stop([] {
+        if (still_made()) unlink(name());
+    });
     note("open(\"%s\", O_CREAT | O_EXCL | O_RDWR, 0600) = %d", name(), fd);
     look("ls -l " + shell_word(path()));
 
@@ -92,6 +95,7 @@ static int exchange() {
     const int status = report_child(child);
     unmap(items);
     look("ls -l " + shell_word(path()));
+    if (!still_made()) errx(1, "%s: is another object by now: left alone", name());
     unlink_object();
     return status;
 }
@@ -110,8 +114,8 @@ static int write_items() {
 static int open_existing(int access, off_t least) {
     const int fd = open(name(), access | O_NOFOLLOW | O_NONBLOCK);  // a FIFO would make us wait
     if (fd == -1) fail_open("open", path);
-    note("open(\"%s\", %s | O_NOFOLLOW) = %d", name(), access == O_RDWR ? "O_RDWR" : "O_RDONLY",
-         fd);
+    note("open(\"%s\", %s | O_NOFOLLOW | O_NONBLOCK) = %d", name(),
+         access == O_RDWR ? "O_RDWR" : "O_RDONLY", fd);
     check_file(fd, path(), least);
     return fd;
 }

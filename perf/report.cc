@@ -19,6 +19,11 @@ static std::string contents(const std::string& path) {
     return text;
 }
 
+static std::string settings(const std::string& path) {
+    const std::string text = contents(path);
+    return text.empty() ? "unknown" : text;
+}
+
 // What follows "key : " in /proc/cpuinfo; not every processor has every key.
 static std::string cpuinfo(const std::string& key) {
     const std::string text = contents("/proc/cpuinfo");
@@ -51,8 +56,8 @@ std::vector<std::pair<std::string, std::string>> machine(const std::string& dire
                               std::to_string(sysconf(_SC_NPROCESSORS_ONLN)) + " online"},
             {"kernel", std::string(system.sysname) + " " + system.release},
             {"page size", std::to_string(getpagesize())},
-            {"huge pages, private", contents(huge + "enabled")},
-            {"huge pages, shared", contents(huge + "shmem_enabled")},
+            {"huge pages, private", settings(huge + "enabled")},
+            {"huge pages, shared", settings(huge + "shmem_enabled")},
             {"file in", directory + " (" + file_system(directory) + ")"},
             {"load before", load},
 #ifdef __OPTIMIZE__

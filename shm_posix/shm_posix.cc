@@ -35,7 +35,10 @@ static Items* create() {
     hold_signals();
     const int fd = shm_open(name(), O_CREAT | O_EXCL | O_RDWR, 0600);
     if (fd == -1) fail_open("shm_open", path);
-    on_stop([] { shm_unlink(name()); });
+    remember(fd, path());
+    on_stop([] {
+        if (still_made()) shm_unlink(name());
+    });
     note("shm_open(\"%s\", O_CREAT | O_EXCL | O_RDWR, 0600) = %d", name(), fd);
     look("ls -l " + shell_word(path()));
 
@@ -91,6 +94,7 @@ static int exchange() {
     const int status = report_child(child);
     unmap(items);
     look("ls -l " + shell_word(path()));
+    if (!still_made()) errx(1, "%s: is another object by now: left alone", name());
     unlink_object();
     return status;
 }
@@ -109,7 +113,8 @@ static int write_items() {
 static int open_existing(int access, off_t least) {
     const int fd = shm_open(name(), access | O_NONBLOCK, 0);  // a FIFO would make us wait
     if (fd == -1) fail_open("shm_open", path);
-    note("shm_open(\"%s\", %s, 0) = %d", name(), access == O_RDWR ? "O_RDWR" : "O_RDONLY", fd);
+    note("shm_open(\"%s\", %s | O_NONBLOCK, 0) = %d", name(),
+         access == O_RDWR ? "O_RDWR" : "O_RDONLY", fd);
     check_file(fd, path(), least);
     return fd;
 }

@@ -39,11 +39,12 @@ static shmid_ds status(int id) {
     if (limit) fprintf(stderr, "  a limit of the kernel is reached, not of a disk: ipcs -lm\n");
     const int id = shmget(key(), 0, 0);
     if (id == -1) exit(1);
+    shmid_ds it;
+    if (shmctl(id, IPC_STAT, &it) == 0)
+        fprintf(stderr, "  it is a segment of %s, %zu bytes, nattch %lu, made by process %d\n",
+                user_name(it.shm_perm.uid).c_str(), it.shm_segsz, it.shm_nattch, it.shm_cpid);
     fprintf(stderr, "  look at it: %s\n  remove it: %s\n         or: ipcrm -m %d\n", row().c_str(),
             command("remove").c_str(), id);
-    const shmid_ds it = status(id);
-    fprintf(stderr, "  it is a segment of %s, %zu bytes, nattch %lu, made by process %d\n",
-            user_name(it.shm_perm.uid).c_str(), it.shm_segsz, it.shm_nattch, it.shm_cpid);
     exit(1);
 }
 

@@ -1,5 +1,6 @@
 // Preloaded into a program, lets one call of the C library fail: FAIL_CALL names it, FAIL_ERRNO is
 // the error's number. With 0 it does nothing and says that it succeeded.
+// "slow fork" fails nothing, and holds the parent up.
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -103,6 +104,11 @@ int sem_timedwait(sem_t* semaphore, const timespec* deadline) {
                : real<decltype(sem_timedwait)>("sem_timedwait")(semaphore, deadline);
 }
 
-pid_t fork() noexcept { return chosen("fork") ? result() : real<decltype(fork)>("fork")(); }
+pid_t fork() noexcept {
+    if (chosen("fork")) return result();
+    const pid_t child = real<decltype(fork)>("fork")();
+    if (child > 0 && chosen("slow fork")) usleep(300000);  // the child comes first, by far
+    return child;
+}
 
 }  // extern "C"

@@ -44,5 +44,5 @@ int main(int argc, char** argv) {
     const int result = Catch::Session().run(argc, argv);
     std::cout << passed << " passed, " << failed << " failed, " << skipped << " skipped"
               << std::endl;
-    return failed > 0 ? 1 : result;
+    return failed > 0 || passed + skipped == 0 ? 1 : result;
 }

@@ -44,6 +44,7 @@ Program::Program(const Words& words, const std::string& directory,
     sigprocmask(SIG_BLOCK, &all, &before);
     pid_ = fork();
     if (pid_ == 0) {
+        setsid();  // so that its children can be killed with it
         // A program starts with a user's signals, not with the handlers of the test framework.
         for (int number = 1; number < NSIG; ++number) signal(number, SIG_DFL);
         sigprocmask(SIG_SETMASK, &before, nullptr);
@@ -65,7 +66,7 @@ Program::~Program() {
     for (int fd : fds_)
         if (fd >= 0) close(fd);
     if (pid_ > 0) {
-        kill(pid_, SIGKILL);
+        kill(-pid_, SIGKILL);
         waitpid(pid_, nullptr, 0);
     }
 }
@@ -117,6 +118,7 @@ Result Program::finish() {
         if (left(end) == 0) FAIL("no end after its streams were closed");
         usleep(1000);
     }
+    kill(-pid_, SIGKILL);  // what it left behind in its session
     pid_ = -1;
     return {WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status), text_[1], text_[2]};
 }
@@ -193,7 +195,9 @@ std::string root() {
 
 std::string program(const std::string& variable, const std::string& ours) {
     const char* theirs = getenv(variable.c_str());
-    return theirs ? std::filesystem::absolute(theirs).string() : root() + "/" + ours;
+    const auto path = theirs ? std::filesystem::absolute(theirs).string() : root() + "/" + ours;
+    if (access(path.c_str(), X_OK) == -1) FAIL(variable << "=" << path << ": is no program");
+    return path;
 }
 
 bool exists(const std::string& path) {

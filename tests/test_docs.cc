@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
@@ -154,14 +155,13 @@ bool matches(const std::string& expected, std::string actual, Bound& bound) {
 class Shell {
   public:
     Shell()
-        : sh_({"setsid", "env", "-u", "MAKELEVEL", "-u", "MAKEFLAGS", "-u", "MFLAGS", "LC_ALL=C",
-               "sh"},
+        : sh_({"env", "-u", "MAKELEVEL", "-u", "MAKEFLAGS", "-u", "MFLAGS", "LC_ALL=C", "sh"},
               scratch_.path) {
         char name[64];
         terminal_ = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
         if (terminal_ == -1 || grantpt(terminal_) || unlockpt(terminal_) ||
             ptsname_r(terminal_, name, sizeof name))
-            FAIL("posix_openpt");
+            FAIL("posix_openpt: " << strerror(errno) << "; is /dev/pts mounted?");
         other_end_ = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
         termios raw;
         tcgetattr(other_end_, &raw);

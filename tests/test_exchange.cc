@@ -147,14 +147,28 @@ const char kPause[] = "(Enter goes on)";
 
 }  // namespace
 
-TEST_CASE("exchange prints the transcript and leaves nothing", "[exchange]") {
+TEST_CASE("exchange prints the transcript and leaves nothing", "[exchange][transcript]") {
     Object object(any_mechanism());
+    INFO(object.program);
     const Result result = object.run("exchange");
     CHECK(result.out == transcript(result.out));
     CHECK(result.err == "");
     CHECK(result.status == 0);
     CHECK_FALSE(object.there());
     CHECK(run({object.program, "--name", object.name}).status == 0);  // the default verb
+}
+
+TEST_CASE("the child waits for a slow parent", "[exchange][transcript]") {
+    Object object(any_mechanism());
+    INFO(object.program);
+    Program slow(object.words("exchange"), "",
+                 {{"LD_PRELOAD", root() + "/tests/failing_call.so"},
+                  {"ASAN_OPTIONS", "verify_asan_link_order=0"},
+                  {"FAIL_CALL", "slow fork"},
+                  {"FAIL_ERRNO", "0"}});
+    const Result result = slow.finish();
+    CHECK(result.out == transcript(result.out));
+    CHECK(result.status == 0);
 }
 
 TEST_CASE("the brief's names are the defaults, as ls and ipcs show", "[write][defaults]") {
@@ -510,6 +524,19 @@ TEST_CASE("a signal at any moment leaves nothing", "[signal]") {
         stopped += result.status != 0;
     }
     CHECK(stopped > 0);
+}
+
+TEST_CASE("an object that took the name meanwhile is left alone", "[signal]") {
+    Object object(a_posix_mechanism());
+    const int number = GENERATE(0, SIGINT);  // 0: it goes on to the end
+    Program stepping(object.words("exchange", {"--step"}));
+    step_past_fork(stepping);
+    REQUIRE(unlink(object.path.c_str()) == 0);
+    object.plant("somebody else's");
+    if (number) kill(stepping.pid(), number);
+    const Result result = stepping.finish();
+    CHECK(result.status == (number ? 128 + number : 1));
+    CHECK(contents(object.path) == "somebody else's");
 }
 
 TEST_CASE("nohup: the hang-up is ignored, the exchange goes on", "[signal]") {
