@@ -178,9 +178,10 @@ inline Items checked_copy(const Items* shared) {
 inline unsigned patience() { return options.step ? 3600 : 10; }
 
 // Makes the fresh bytes, all 0, into Items without items; 1: for several processes [sem_init(3)].
-inline void init_items(Items* items) {
+inline Items* init_items(Items* items) {
     if (sem_init(&items->ready, 1, 0) == -1) err(1, "sem_init(ready)");
     note("sem_init(ready, 1, 0) = 0");
+    return items;
 }
 
 // The parent's half: writes the items, marks them complete, wakes the child [sem_post(3)].

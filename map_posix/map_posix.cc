@@ -48,7 +48,7 @@ static Items* create() {
     note("ftruncate(%d, %zu) = 0", fd, kBytes);
     look("ls -ls " + shell_word(path()));
 
-    // Reserve the memory: on a full disk that is ENOSPC here instead of SIGBUS at the store.
+    // Reserve the space: if there is none, that is ENOSPC here instead of SIGBUS at the store.
     while ((errno = posix_fallocate(fd, 0, kBytes)) == EINTR) continue;
     if (errno != 0) err(1, "posix_fallocate(%s)", name());
     note("posix_fallocate(%d, 0, %zu) = 0", fd, kBytes);
@@ -79,8 +79,7 @@ static void unlink_object() {
 }
 
 static int exchange() {
-    Items* items = create();
-    init_items(items);
+    Items* items = init_items(create());
     // fork inherits the mapping: parent and child see the same bytes.
     const pid_t child = spawn();
     if (child == 0) {
@@ -101,8 +100,7 @@ static int exchange() {
 }
 
 static int write_items() {
-    Items* items = create();
-    init_items(items);
+    Items* items = init_items(create());
     send_items(items);
     unmap(items);
     on_stop(nullptr);  // it stays, as asked

@@ -86,8 +86,7 @@ static void remove_segment(int id) {
 
 static int exchange() {
     const int id = create();
-    Items* items = attach(id, 0);
-    init_items(items);
+    Items* items = init_items(attach(id, 0));
     // fork inherits the attachment: parent and child see the same bytes.
     const pid_t child = spawn();
     if (child == 0) {
@@ -107,8 +106,7 @@ static int exchange() {
 }
 
 static int write_items() {
-    Items* items = attach(create(), 0);
-    init_items(items);
+    Items* items = init_items(attach(create(), 0));
     send_items(items);
     detach(items);
     on_stop(nullptr);  // it stays, as asked
