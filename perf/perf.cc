@@ -1,5 +1,5 @@
-// Measures the three mechanisms against private memory: the brief's tables, one life in stages, and
-// what handing messages over costs. docs/performance.md says how to read the figures.
+// Measures the three mechanisms against private memory: the old tutorial's tables, one life in
+// stages, and what handing messages over costs. docs/performance.md says how to read the figures.
 
 #include <getopt.h>
 
@@ -9,7 +9,7 @@
 
 static constexpr char kHelp[] =
     "usage: %s [OPTIONS]\n"
-    "  --full             the brief's counts in full; takes minutes\n"
+    "  --full             the old tutorial's counts in full; takes minutes\n"
     "  --seconds N        time to spend: 45, with --full at most 480\n"
     "  --sizes LIST       4k,16k,64k,256k,1M,4M,16M,32M\n"
     "  --dir DIR          where the mapped file is made: .\n"
@@ -91,7 +91,8 @@ struct Row {
     double seconds;
 };
 
-// The rows of the brief's two tables, each with its part of the time: the larger take longer.
+// The rows of the old tutorial's two tables, each with its part of the time: the larger take
+// longer.
 static std::vector<Row> rows(const Options& options) {
     std::vector<Row> all;
     for (long count : {100000L, 1000L})

@@ -221,8 +221,8 @@ static void print_transfers(const Report& report, FILE* out) {
 
 void print_tables(const Report& report, FILE* out) {
     fprintf(out, "perf: %s\n",
-            report.full ? "the brief's counts in full, where the time allowed"
-                        : "the quick version: fewer repetitions, scaled to the brief's "
+            report.full ? "the old tutorial's counts in full, where the time allowed"
+                        : "the quick version: fewer repetitions, scaled to the old tutorial's "
                           "counts; perf-full does all");
     for (const auto& [what, value] : report.machine)
         fprintf(out, "%20s: %s\n", what.c_str(), value.c_str());

@@ -27,7 +27,7 @@ struct Series {
 struct Report {
     std::string program, date;
     std::vector<std::pair<std::string, std::string>> machine;  // what, and what it is here
-    std::vector<long> counts;                                  // the brief's repetitions
+    std::vector<long> counts;                                  // the old tutorial's repetitions
     std::vector<Series> series;
     bool full = false;
 

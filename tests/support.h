@@ -76,7 +76,7 @@ std::string unique();      // "shm-test-PID-N"
 std::string unique_key();  // "0x5...", never that of an existing segment
 std::string leftovers();   // what exists of these, in /dev/shm and ipcs: asked after every test
 
-// Holds the brief's names (/tmp, ./tmp.shm, 0x12345678) for this test: suites that run side by side
+// Holds the default names (/tmp, ./tmp.shm, 0x12345678) for this test: suites that run side by side
 // take turns. `taken` says which of them exists already and so belongs to somebody else.
 class DefaultNames {
   public:

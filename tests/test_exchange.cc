@@ -171,7 +171,7 @@ TEST_CASE("the child waits for a slow parent", "[exchange][transcript]") {
     CHECK(result.status == 0);
 }
 
-TEST_CASE("the brief's names are the defaults, as ls and ipcs show", "[write][defaults]") {
+TEST_CASE("the default names, as ls and ipcs show", "[write][defaults]") {
     DefaultNames names;
     if (!names.taken.empty()) SKIP_BECAUSE(names.taken + " exists already: not ours to touch");
     Scratch scratch;
