@@ -53,7 +53,7 @@ catch2: | $(filter deps,$(MAKECMDGOALS))
 # Package managers, and what each calls Catch2.
 deps:
 	@sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	command -v $$sudo >/dev/null || [ -z "$$sudo" ] || \
+	[ -z "$$sudo" ] || command -v sudo >/dev/null || \
 		{ echo "There is no sudo here. Type: su -c 'make deps'"; exit 1; }; \
 	if command -v apt-get >/dev/null; then $$sudo apt-get update && $$sudo apt-get install -y catch2; \
 	elif command -v dnf >/dev/null; then $$sudo dnf install -y catch-devel; \

@@ -26,12 +26,6 @@ static std::string row() {
     return std::string("ipcs -m | grep ") + word;
 }
 
-static shmid_ds status(int id) {
-    shmid_ds it;
-    if (shmctl(id, IPC_STAT, &it) == -1) err(1, "shmctl(%s, IPC_STAT)", name());
-    return it;
-}
-
 // Ends the program after a failed shmget: says what bears the key, and which commands help.
 [[noreturn]] static void fail_shmget() {
     const bool limit = errno == ENOSPC;
@@ -119,7 +113,8 @@ static int find(size_t least) {
     const int id = shmget(key(), 0, 0);
     if (id == -1) err(1, "shmget(%s)", name());
     note("shmget(%s, 0, 0) = %d", name(), id);
-    const shmid_ds it = status(id);
+    shmid_ds it;
+    if (shmctl(id, IPC_STAT, &it) == -1) err(1, "shmctl(%s, IPC_STAT)", name());
     check_object(name(), it.shm_perm.uid, it.shm_segsz, least);
     return id;
 }

@@ -106,6 +106,14 @@ class Object {
 std::string any_mechanism() { return GENERATE("shm_posix", "map_posix", "shm_v"); }
 std::string a_posix_mechanism() { return GENERATE("shm_posix", "map_posix"); }
 
+// The environment in which one call of the C library fails: see failing_call.cc.
+std::map<std::string, std::string> preload(const std::string& call, int error) {
+    return {{"LD_PRELOAD", root() + "/tests/failing_call.so"},
+            {"ASAN_OPTIONS", "verify_asan_link_order=0"},
+            {"FAIL_CALL", call},
+            {"FAIL_ERRNO", std::to_string(error)}};
+}
+
 std::string transcript(const std::string& out) {
     const size_t space = out.find(' ');
     const std::string child = out.substr(space + 1, out.find(':') - space - 1);
@@ -161,11 +169,7 @@ TEST_CASE("exchange prints the transcript and leaves nothing", "[exchange][trans
 TEST_CASE("the child waits for a slow parent", "[exchange][transcript]") {
     Object object(any_mechanism());
     INFO(object.program);
-    Program slow(object.words("exchange"), "",
-                 {{"LD_PRELOAD", root() + "/tests/failing_call.so"},
-                  {"ASAN_OPTIONS", "verify_asan_link_order=0"},
-                  {"FAIL_CALL", "slow fork"},
-                  {"FAIL_ERRNO", "0"}});
+    Program slow(object.words("exchange"), "", preload("slow fork", 0));
     const Result result = slow.finish();
     CHECK(result.out == transcript(result.out));
     CHECK(result.status == 0);
@@ -581,11 +585,7 @@ TEST_CASE("kill -9 of the child: the parent reports it and removes the object", 
 
 TEST_CASE("a child that nobody wakes gives up in time", "[exchange]") {
     Object object("shm_v");
-    Program waiting(object.words("exchange"), "",
-                    {{"LD_PRELOAD", root() + "/tests/failing_call.so"},
-                     {"ASAN_OPTIONS", "verify_asan_link_order=0"},
-                     {"FAIL_CALL", "sem_post"},
-                     {"FAIL_ERRNO", "0"}});
+    Program waiting(object.words("exchange"), "", preload("sem_post", 0));
     const Result result = waiting.finish();
     CHECK(result.status == 1);
     CHECK(has(result.err, "shm_v: sem_timedwait(ready, 10 s): Connection timed out\n"));
@@ -609,11 +609,7 @@ TEST_CASE("every call that fails is named, with its reason, and what was made is
     if (mechanism == "map_posix") calls.insert({{"open", EROFS}, {"unlink", EROFS}});
     for (const auto& [call, error] : calls) {
         INFO(call);
-        Program failing(object.words("exchange"), "",
-                        {{"LD_PRELOAD", root() + "/tests/failing_call.so"},
-                         {"ASAN_OPTIONS", "verify_asan_link_order=0"},
-                         {"FAIL_CALL", call},
-                         {"FAIL_ERRNO", std::to_string(error)}});
+        Program failing(object.words("exchange"), "", preload(call, error));
         const Result result = failing.finish();
         INFO(result.err);
         CHECK(result.status == 1);
