@@ -13,8 +13,8 @@ all: $(PROGRAMS) perf/perf
 $(PROGRAMS): %: %.cc $(wildcard common/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $< $(LDLIBS) -lrt
 
-shm_posix/producer_consumer tests/test_packets.o: shm_posix/packet_ring.h
-map_posix/shared_config tests/test_config.o: map_posix/config_image.h
+shm_posix/producer_consumer tests/test_packets.o: $(wildcard shm_posix/*.h)
+map_posix/shared_config tests/test_config.o: $(wildcard map_posix/*.h)
 tests/test_perf.o: perf/statistics.h
 
 perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h) shm_posix/packet_ring.h

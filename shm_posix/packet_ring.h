@@ -7,16 +7,16 @@
 //
 // Packets are handed over in batches, each under one lock. Who has nothing to do sleeps. Either may
 // be killed at any instruction: the locks are robust [pthread_mutexattr_setrobust(3)], a batch is
-// handed over by one store to `published`, a packet is handled by one store to `handled`.
+// handed over by one store to `published`, a packet is handled by one store to `handled`, and a
+// sleeper or waker that dies leaves no more than a count of a semaphore behind.
 
 #pragma once
 
 #include <err.h>
 #include <errno.h>
-#include <linux/futex.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdint.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,28 +36,28 @@ struct Slot {
     unsigned char* data() { return reinterpret_cast<unsigned char*>(this + 1); }
 };
 
-// One side's part of the shared state.
+// One side's part of the shared state; the ring's lock guards all but the semaphore's count.
 struct Seat {
     pthread_mutex_t alive;  // held as long as the side is there; its death is EOWNERDEAD
     Presence presence;
     pid_t pid;
-    // 1: the side sleeps, or is about to. It waits on this word [futex(2)]. Not a pthread_cond_t:
-    // glibc's counts its waiters, and one that is killed stays counted, so that a later
-    // pthread_cond_signal waits for it for ever (seen with 2.36, at the first kill). A futex keeps
-    // no state outside this word.
-    std::atomic<uint32_t> asleep;
+    // The side waits for `wake`, or is about to. Not a pthread_cond_t: it may stay unusable when
+    // one who waits in it is killed (docs/failures dead-waiter shows it).
+    bool asleep;
+    sem_t wake;
     uint64_t slept;  // times
 };
 
 struct PacketRing {
-    std::atomic<uint32_t> magic;  // kRingMagic while in use; 0 before and after
+    std::atomic<uint32_t> magic;  // kRingMagic; stored last, so a half-made ring has none
     uint32_t header;              // sizeof(PacketRing): the layout that the maker's compiler chose
     uint32_t slots, size;         // how many; bytes of the largest packet
-    pthread_mutex_t lock;         // guards the seats and the counts up to `oversize`
+    pthread_mutex_t lock;         // guards the seats, `published` and `backlog`
     Seat seat[2];                 // by Side
     uint64_t published;           // packets handed over since the ring was made
     uint64_t backlog;             // the most that ever waited
-    uint64_t dropped, oversize;   // packets the producer had to drop; those larger than a slot
+    // Only the producer stores these: packets that it had to drop; those larger than a slot.
+    std::atomic<uint64_t> dropped, oversize;
     // Packets handled since the ring was made: only the consumer stores it, for each packet,
     // without the lock. So it has a cache line of its own.
     alignas(64) std::atomic<uint64_t> handled;
@@ -71,10 +71,11 @@ struct RingEnd {
     PacketRing* ring = nullptr;
     Side side = kProducer;
     uint32_t slots = 0, size = 0;
-    uint64_t next = 0;        // number of the packet in hand
-    uint64_t limit = 0;       // first packet that has no room yet, or is not yet taken
-    uint64_t published = 0;   // producer: first packet not yet handed over
-    Presence other = kNever;  // the other side, when last there was nothing to reserve or take
+    uint64_t next = 0;         // number of the packet in hand
+    uint64_t limit = 0;        // first packet that has no room yet, or is not yet taken
+    uint64_t published = 0;    // producer: first packet not yet handed over
+    Presence before = kNever;  // the side's last holder, when this one came
+    Presence other = kNever;   // the other side, when last there was nothing to reserve or take
 };
 
 // Slots begin on cache lines: the two processes write to neighbouring ones at the same time.
@@ -99,6 +100,8 @@ inline PacketRing* ring_create(void* memory, uint32_t slots, uint32_t size) {
     pthread_mutexattr_setrobust(&shared, PTHREAD_MUTEX_ROBUST);
     for (auto mutex : {&ring->lock, &ring->seat[0].alive, &ring->seat[1].alive})
         if ((errno = pthread_mutex_init(mutex, &shared)) != 0) err(1, "pthread_mutex_init");
+    for (Seat& seat : ring->seat)
+        if (sem_init(&seat.wake, 1, 0) == -1) err(1, "sem_init");  // 1: for several processes
     ring->header = sizeof(PacketRing);
     ring->slots = slots;
     ring->size = size;
@@ -139,25 +142,20 @@ inline Presence presence(Seat* seat) {
 inline bool gone(Presence other) { return other == kLeft || other == kDied; }
 
 // Takes a side's seat for this thread, until ring_leave() or its death. Returns nullptr, or what
-// prevents it. `before`: what became of the last holder. A consumer after one that died begins with
-// the packet that one may have had in hand.
-inline const char* ring_join(RingEnd* end, PacketRing* ring, Side side,
-                             Presence* before = nullptr) {
+// prevents it. A consumer after one that died begins with the packet that one may have had in hand.
+inline const char* ring_join(RingEnd* end, PacketRing* ring, Side side) {
     const char* fault = nullptr;
     Seat* seat = &ring->seat[side];
     lock(&ring->lock);
     const uint64_t handled = ring->handled, published = ring->published;
-    const Presence last = presence(seat);
-    if (ring->magic != kRingMagic) fault = "holds no ring";
+    const Presence before = presence(seat);
     if (published - handled > ring->slots) fault = "holds a ring of impossible counts";
-    if (last == kHere) fault = "has such a process already";
+    if (before == kHere) fault = "has such a process already";
     if (!fault) {
         lock(&seat->alive);
         seat->presence = kHere;
         seat->pid = getpid();
-        seat->asleep = 0;
-        if (before) *before = last;
-        *end = {ring, side, ring->slots, ring->size, handled, handled, published, kNever};
+        *end = {ring, side, ring->slots, ring->size, handled, handled, published, before, kNever};
         if (side == kProducer) end->next = published;
         if (side == kProducer) end->limit += end->slots;
     }
@@ -165,17 +163,25 @@ inline const char* ring_join(RingEnd* end, PacketRing* ring, Side side,
     return fault;
 }
 
-// Going to sleep and waking up take two steps: one with the lock held, one without.
-inline void doze(Seat* seat, bool sleepy) {
-    if (seat->asleep.exchange(sleepy) == 0 && sleepy) ++seat->slept;
+// The two steps of going to sleep: the first with the lock held, so that no wake() can be missed,
+// the second without it. At most `ms` milliseconds: the waker may die before it wakes anybody.
+inline void fall_asleep(Seat* seat) {
+    if (!seat->asleep) ++seat->slept;
+    seat->asleep = true;
 }
-inline void sleep_on(Seat* seat, int ms) {  // bounded: the waker may die between its two steps
-    const timespec most = {ms / 1000, ms % 1000 * 1000000L};
-    syscall(SYS_futex, &seat->asleep, FUTEX_WAIT, 1, &most, nullptr, 0);
+inline void sleep_on(Seat* seat, int ms) {
+    timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    const long ns = until.tv_nsec + ms % 1000 * 1000000L;
+    until.tv_sec += ms / 1000 + ns / 1000000000;
+    until.tv_nsec = ns % 1000000000;
+    sem_timedwait(&seat->wake, &until);
 }
-inline bool rouse(Seat* seat) { return seat->asleep.exchange(0) == 1; }
-inline void wake(Seat* seat, bool roused) {
-    if (roused) syscall(SYS_futex, &seat->asleep, FUTEX_WAKE, 1, nullptr, nullptr, 0);
+
+// With the ring's lock held.
+inline void wake(Seat* seat) {
+    if (seat->asleep) sem_post(&seat->wake);
+    seat->asleep = false;
 }
 
 // Producer: hands over what was committed since the last time.
@@ -185,29 +191,27 @@ inline void publish(RingEnd* end) {
     lock(&ring->lock);
     ring->backlog = std::max<uint64_t>(ring->backlog, end->next - ring->handled);
     ring->published = end->published = end->next;
-    const bool roused = rouse(&ring->seat[kConsumer]);
+    wake(&ring->seat[kConsumer]);
     unlock(&ring->lock);
-    wake(&ring->seat[kConsumer], roused);
 }
 
-// Producer: the next free slot, the same until commit(). nullptr after `ms` milliseconds with a
-// full ring, or a signal.
+// Producer: the next free slot, the same until commit(). nullptr with a full ring, after `ms`
+// milliseconds or sooner: ask again.
 inline Slot* reserve(RingEnd* end, int ms) {
     PacketRing* ring = end->ring;
-    const auto has_room = [&] {
+    const auto full = [&] {
         if (end->next == end->limit) end->limit = ring->handled + end->slots;
-        return end->next < end->limit;
+        return end->next == end->limit;
     };
-    for (bool waited = false; !has_room(); waited = true) {
-        if (waited) return nullptr;
-        publish(end);
-        lock(&ring->lock);
-        doze(&ring->seat[kProducer], !has_room());
-        end->other = presence(&ring->seat[kConsumer]);
-        unlock(&ring->lock);
-        sleep_on(&ring->seat[kProducer], ms);  // returns at once if there is room now
-    }
-    return slot_in_hand(*end);
+    if (!full()) return slot_in_hand(*end);
+    publish(end);
+    lock(&ring->lock);
+    end->other = presence(&ring->seat[kConsumer]);
+    const bool sleepy = full();
+    if (sleepy) fall_asleep(&ring->seat[kProducer]);
+    unlock(&ring->lock);
+    if (sleepy) sleep_on(&ring->seat[kProducer], ms);
+    return full() ? nullptr : slot_in_hand(*end);
 }
 
 // Producer: the reserved slot holds a packet of `length` bytes. It is handed over with its batch, a
@@ -217,24 +221,24 @@ inline void commit(RingEnd* end, uint32_t length, uint32_t tag = 0) {
     if (++end->next - end->published >= std::max(1u, end->slots / 4)) publish(end);
 }
 
-// Consumer: the next packet, the same until release(). nullptr after `ms` milliseconds without one,
-// or a signal; or at once if the producer left or died.
+// Consumer: the next packet, the same until release(). nullptr without one: at once if the producer
+// left or died, else after `ms` milliseconds or sooner: ask again.
 inline Slot* take(RingEnd* end, int ms) {
     PacketRing* ring = end->ring;
-    Seat *seat = &ring->seat[kConsumer], *producer = &ring->seat[kProducer];
-    for (bool waited = false; end->next == end->limit; waited = true) {
+    Seat* seat = ring->seat;
+    for (bool slept = false; end->next == end->limit; slept = true) {
         lock(&ring->lock);
         // Half a ring at a time, and the producer is woken when half is free: so both can work.
         const uint64_t waiting = ring->published - end->next, half = (end->slots + 1) / 2;
         end->limit = end->next + std::min(waiting, half);
-        const bool roused = end->slots - waiting >= half && rouse(producer);
-        if (waiting == 0) end->other = presence(producer);
-        const bool over = waiting == 0 && (waited || gone(end->other));
-        if (!over) doze(seat, waiting == 0);
+        if (end->slots - waiting >= half) wake(&seat[kProducer]);
+        if (waiting == 0) end->other = presence(&seat[kProducer]);
+        const bool sleepy = waiting == 0 && !slept && !gone(end->other);
+        if (sleepy) fall_asleep(&seat[kConsumer]);
         unlock(&ring->lock);
-        wake(producer, roused);
-        if (over) return nullptr;
-        if (waiting == 0) sleep_on(seat, ms);
+        if (waiting > 0) break;
+        if (!sleepy) return nullptr;
+        sleep_on(&seat[kConsumer], ms);
     }
     return slot_in_hand(*end);
 }
@@ -244,21 +248,18 @@ inline void release(RingEnd* end) {
     end->ring->handled.store(++end->next, std::memory_order_release);
 }
 
-// Gives the seat up; the producer hands over the rest. True if the other side is not there either
-// and nothing waits: then, if `may_close`, nobody can join any more, and the caller removes the
-// memory's name.
-inline bool ring_leave(RingEnd* end, bool may_close = true) {
+// Gives the seat up; the producer hands over the rest. Returns how many packets wait. If `other` is
+// not there either, the caller may remove the memory's name.
+inline uint64_t ring_leave(RingEnd* end) {
     PacketRing* ring = end->ring;
     Seat *seat = &ring->seat[end->side], *other = &ring->seat[!end->side];
     if (end->side == kProducer) publish(end);
     lock(&ring->lock);
     end->other = presence(other);
-    const bool last = may_close && end->other != kHere && ring->handled == ring->published;
-    if (last) ring->magic = 0;
+    const uint64_t waiting = ring->published - ring->handled;
     seat->presence = kLeft;
-    const bool roused = rouse(other);
+    wake(other);
     unlock(&seat->alive);
     unlock(&ring->lock);
-    wake(other, roused);
-    return last;
+    return waiting;
 }

@@ -1,0 +1,95 @@
+// Where packets come from: a UDP port, or this program itself. It knows nothing of the ring.
+
+#pragma once
+
+#include <arpa/inet.h>
+#include <err.h>
+#include <errno.h>
+#include <linux/sock_diag.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+
+// A socket that receives on a port of 127.0.0.1; 0: any free one [udp(7)].
+inline int open_udp(uint16_t port) {
+    sockaddr_in self = {};
+    socklen_t size = sizeof self;
+    self.sin_family = AF_INET;
+    self.sin_port = htons(port);
+    self.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd == -1) err(1, "socket(AF_INET, SOCK_DGRAM)");
+    if (bind(fd, reinterpret_cast<sockaddr*>(&self), size) == -1)
+        err(1, "bind(127.0.0.1:%u)", port);
+    if (getsockname(fd, reinterpret_cast<sockaddr*>(&self), &size) == -1) err(1, "getsockname");
+    warnx("receives on 127.0.0.1:%u", ntohs(self.sin_port));
+    return fd;
+}
+
+// Receives one packet into `size` bytes. Returns its length, which may be more: then it is cut and
+// of no use; or -1: none has come [recv(2)].
+inline ssize_t receive_udp(int fd, void* data, size_t size) {
+    const ssize_t length = recv(fd, data, size, MSG_DONTWAIT | MSG_TRUNC);
+    if (length == -1 && errno != EAGAIN) err(1, "recv(UDP)");
+    return length;
+}
+
+// From now on no more packets come. What has come can still be received.
+inline void end_udp(int fd) {
+    sockaddr_in self = {};
+    socklen_t size = sizeof self;
+    if (getsockname(fd, reinterpret_cast<sockaddr*>(&self), &size) == -1) err(1, "getsockname");
+    // Connected to itself, a socket refuses the packets of others.
+    if (connect(fd, reinterpret_cast<sockaddr*>(&self), size) == -1) err(1, "connect(UDP)");
+}
+
+// Packets that the kernel dropped, since nobody received them in time. (SO_RXQ_OVFL would tell it
+// only with a packet that follows.)
+inline uint32_t dropped_udp(int fd) {
+    uint32_t info[SK_MEMINFO_VARS] = {};
+    socklen_t size = sizeof info;
+    if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &size) == -1) err(1, "getsockopt(SO_MEMINFO)");
+    return info[SK_MEMINFO_DROPS];
+}
+
+// A packet that proves itself: numbered, of one of many sizes, with a checksum over its bytes.
+constexpr uint32_t kNumbered = 1;                    // its tag in the ring
+constexpr uint32_t kShortest = 64, kLongest = 1500;  // bytes
+
+struct Numbered {  // what such a packet begins with
+    uint64_t number;
+    uint32_t length, checksum;
+};
+
+// FNV-1a by words, of which a numbered packet has only whole ones.
+inline uint32_t checksum(const unsigned char* data, size_t length) {
+    uint32_t sum = 2166136261;
+    for (uint32_t word; length >= sizeof word; data += sizeof word, length -= sizeof word) {
+        memcpy(&word, data, sizeof word);
+        sum = (sum ^ word) * 16777619;
+    }
+    return sum;
+}
+
+// Makes the packet of that number in at least kLongest bytes; returns its length.
+inline uint32_t make_numbered(unsigned char* data, uint64_t number) {
+    uint32_t random = static_cast<uint32_t>(number + 1) * 2654435769;
+    const uint32_t length = kShortest + (random >> 8) % ((kLongest - kShortest) / 4 + 1) * 4;
+    for (uint32_t i = sizeof(Numbered); i < length; i += sizeof random) {
+        random = random * 747796405 + 2891336453;
+        memcpy(data + i, &random, sizeof random);
+    }
+    const size_t begin = sizeof(Numbered);
+    const Numbered head = {number, length, checksum(data + begin, length - begin)};
+    memcpy(data, &head, sizeof head);
+    return length;
+}
+
+// Whether these bytes are the packet of that number, whole and unchanged.
+inline bool is_numbered(const unsigned char* data, size_t length, uint64_t number) {
+    Numbered head = {};
+    if (length < sizeof head) return false;
+    memcpy(&head, data, sizeof head);
+    return head.number == number && head.length == length &&
+           head.checksum == checksum(data + sizeof head, length - sizeof head);
+}
