@@ -187,6 +187,27 @@ static void dead_owner_semaphore() {
     if (sem_timedwait(semaphore, &deadline) == -1) err(1, "sem_timedwait(1 s)");
 }
 
+// Two waiters die in their wait, and nobody is left who waits. To signal should still be harmless.
+static void dead_waiter() {
+    pthread_mutex_t* mutex = new_mutex(PTHREAD_MUTEX_ROBUST);
+    auto* condition = reinterpret_cast<pthread_cond_t*>(mutex + 1);
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_cond_init(condition, &attributes);
+    for (const char* waiter : {"first", "second"}) {
+        die_with([=] {
+            pthread_mutex_lock(mutex);
+            alarm(1);  // its default ends the process, in the wait
+            pthread_cond_wait(condition, mutex);
+        });
+        printf("the %s waiter is dead; pthread_cond_signal\n", waiter);
+        alarm(2);
+        pthread_cond_signal(condition);
+        puts("returns");
+    }
+}
+
 struct Mistake {
     const char* word;
     void (*make)();
@@ -205,7 +226,8 @@ constexpr Mistake kMistakes[] = {{"no-size", no_size},
                                  {"pointer", pointer},
                                  {"dead-owner", dead_owner},
                                  {"dead-owner-robust", dead_owner_robust},
-                                 {"dead-owner-semaphore", dead_owner_semaphore}};
+                                 {"dead-owner-semaphore", dead_owner_semaphore},
+                                 {"dead-waiter", dead_waiter}};
 
 int main(int argc, char** argv) {
     setvbuf(stdout, nullptr, _IOLBF, 0);  // in order with stderr
