@@ -201,7 +201,8 @@ static void dead_waiter() {
             alarm(1);  // its default ends the process, in the wait
             pthread_cond_wait(condition, mutex);
         });
-        printf("the %s waiter is dead; pthread_cond_signal\n", waiter);
+        printf("the %s waiter is dead; pthread_cond_signal: ", waiter);
+        fflush(stdout);
         alarm(2);
         pthread_cond_signal(condition);
         puts("returns");
