@@ -176,17 +176,18 @@ std::string unique_key() {
 DefaultNames::DefaultNames() : lock_(open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
     for (const auto end = deadline(); flock(lock_, LOCK_EX | LOCK_NB) == -1; usleep(1000))
         if (left(end) == 0) FAIL("another suite holds the default names");
-    if (exists("/dev/shm/tmp")) taken = "/dev/shm/tmp";
+    for (const std::string path : {"/dev/shm/tmp", "/dev/shm/packets"})
+        if (exists(path)) taken = path;
     if (shmget(0x12345678, 0, 0) != -1) taken = "segment 0x12345678";
 }
 
-// What a failed test left under names that were free before is ours to remove.
-DefaultNames::~DefaultNames() {
-    if (taken.empty()) {
-        unlink("/dev/shm/tmp");
-        shmctl(shmget(0x12345678, 0, 0), IPC_RMID, nullptr);
-    }
-    close(lock_);
+std::string DefaultNames::take_back() {
+    std::string left;
+    if (!taken.empty()) return left;
+    for (const std::string path : {"/dev/shm/tmp", "/dev/shm/packets"})
+        if (unlink(path.c_str()) == 0) left += " " + path;
+    if (shmctl(shmget(0x12345678, 0, 0), IPC_RMID, nullptr) == 0) left += " segment 0x12345678";
+    return left;
 }
 
 std::string root() {

@@ -10,6 +10,7 @@
 
 #include <signal.h>
 #include <sys/types.h>
+#include <unistd.h>
 
 #include <map>
 #include <string>
@@ -76,14 +77,16 @@ std::string unique();      // "shm-test-PID-N"
 std::string unique_key();  // "0x5...", never that of an existing segment
 std::string leftovers();   // what exists of these, in /dev/shm and ipcs: asked after every test
 
-// Holds the default names (/tmp, ./tmp.shm, 0x12345678) for this test: suites that run side by side
+// Holds the default names (/tmp, /packets, 0x12345678) for this test: suites that run side by side
 // take turns. `taken` says which of them exists already and so belongs to somebody else.
 class DefaultNames {
   public:
     DefaultNames();
-    ~DefaultNames();
+    ~DefaultNames() { take_back(), close(lock_); }
     DefaultNames(const DefaultNames&) = delete;
     DefaultNames& operator=(const DefaultNames&) = delete;
+    // Removes what bears names that were free before, and says what that was.
+    std::string take_back();
     std::string taken;
 
   private:

@@ -4,9 +4,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/ipc.h>
-#include <sys/mman.h>
-#include <sys/shm.h>
 #include <sys/stat.h>
 #include <termios.h>
 #include <unistd.h>
@@ -276,15 +273,6 @@ std::vector<std::string> run_page(const std::string& name, const std::string& te
     return page.errors;
 }
 
-// Takes the default names back from a page that failed, and says so.
-std::string left_behind() {
-    std::string left;
-    if (shm_unlink("/tmp") == 0) left += " /dev/shm/tmp";
-    const int id = shmget(0x12345678, 0, 0);
-    if (id != -1 && shmctl(id, IPC_RMID, nullptr) == 0) left += " segment 0x12345678";
-    return left;
-}
-
 }  // namespace
 
 TEST_CASE("what the documents say is what happens", "[docs]") {
@@ -302,7 +290,7 @@ TEST_CASE("what the documents say is what happens", "[docs]") {
         if (!names.taken.empty()) SKIP_BECAUSE(names.taken + " is taken");
         const auto errors = run_page(page, contents(root() + "/" + page), totals);
         for (const auto& error : errors) FAIL_CHECK(page << ", " << error);
-        const std::string left = left_behind();
+        const std::string left = names.take_back();
         if (!left.empty()) FAIL_CHECK(page << " left" << left);
     }
     std::cout << "docs: " << totals.pages << " pages, " << totals.blocks << " blocks, "
