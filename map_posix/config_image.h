@@ -1,5 +1,5 @@
-// The image of a configuration: its layout, the check before use, the lookup. Bytes only: no file,
-// no mapping; so the tests can try a hundred thousand damaged images in one process.
+// The image of a configuration: its layout, how it is made, the check before use, the lookup. Bytes
+// only: no file, no mapping; so the tests can try a hundred thousand damaged images in one process.
 
 #pragma once
 
@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <map>
 #include <string_view>
 
 namespace config {
@@ -51,6 +52,36 @@ inline uint64_t checksum(const char* start, size_t bytes) {
     return hash(before, start + sizeof(Header), bytes - sizeof(Header));
 }
 
+// What an image is made of, in the order of its index: by the keys' bytes.
+using Entries = std::map<std::string_view, std::string_view>;
+
+// Bytes of the image of these entries.
+inline size_t image_bytes(const Entries& entries) {
+    size_t bytes = sizeof(Header) + entries.size() * sizeof(Entry);
+    for (const auto& [key, value] : entries) bytes += key.size() + value.size();
+    return bytes;
+}
+
+// Makes the image in image_bytes(entries) bytes at `start`.
+inline void fill(char* start, size_t bytes, const Entries& entries) {
+    auto* header = reinterpret_cast<Header*>(start);
+    auto* entry = reinterpret_cast<Entry*>(header + 1);
+    size_t end = sizeof *header + entries.size() * sizeof *entry;
+    const auto add = [&](std::string_view text, uint32_t* offset, uint32_t* size) {
+        *offset = static_cast<uint32_t>(end);
+        *size = static_cast<uint32_t>(text.copy(start + end, text.size()));
+        end += text.size();
+    };
+    for (const auto& [key, value] : entries) {
+        add(key, &entry->key, &entry->key_bytes);
+        add(value, &entry->value, &entry->value_bytes);
+        ++entry;
+    }
+    const uint32_t count = static_cast<uint32_t>(entries.size());
+    *header = {kMagic, kVersion, bytes, count, sizeof *header, 0};
+    header->checksum = checksum(start, bytes);
+}
+
 // `index` < image.count.
 inline Entry entry(const Image& image, uint32_t index) {
     Entry it;
@@ -89,6 +120,15 @@ inline bool find(const Image& image, std::string_view wanted, std::string_view* 
         (order < 0 ? low : high) = order < 0 ? middle + 1 : middle;
     }
     return false;
+}
+
+// Whether every entry is found by its key.
+inline bool verify(const Image& image) {
+    for (uint32_t i = 0; i < image.count; ++i) {
+        std::string_view found;
+        if (!find(image, key(image, i), &found) || found != value(image, i)) return false;
+    }
+    return true;
 }
 
 // Checks bytes that may be anything. Returns nullptr and fills `image`, or returns what is wrong.

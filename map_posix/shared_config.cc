@@ -12,9 +12,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include <algorithm>
 #include <fstream>
-#include <map>
 #include <new>
 #include <string>
 #include <string_view>
@@ -22,93 +20,18 @@
 
 #include "../common/process.h"
 #include "config_image.h"
+#include "config_text.h"
 
 using config::Image;
 
-constexpr size_t kMost = 16 << 20;  // bytes of text; more is a mistake, not a configuration
+// What --watch looks up for: names in the directory, and its own, change.
+constexpr uint32_t kChanges = IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_MOVE_SELF;
 
 static const char* path = "./config.image";
 // The next image in the making: in the same directory, since rename(2) stays in a file system; by
 // one fixed name, so that a load finds and removes what a killed one left. A file without a name
 // (O_TMPFILE) would leave nothing, but linkat(2) gives a name only where there is none yet.
 static std::string next_path, directory;
-
-// The whole text of a configuration.
-static std::string read_text(const char* file) {
-    const int fd = open(file, O_RDONLY);
-    if (fd == -1) err(1, "open(%s)", file);
-    std::string text;
-    char chunk[65536];
-    ssize_t got;
-    while ((got = read(fd, chunk, sizeof chunk)) > 0) {
-        text.append(chunk, static_cast<size_t>(got));
-        if (text.size() > kMost) errx(1, "%s: has more than %zu bytes", file, kMost);
-    }
-    if (got == -1) err(1, "read(%s)", file);
-    close(fd);
-    return text;
-}
-
-static std::string_view trim(std::string_view text) {
-    const size_t first = text.find_first_not_of(" \t\r");  // \r: lines may end in CR LF
-    if (first == text.npos) return {};
-    return text.substr(first, text.find_last_not_of(" \t\r") - first + 1);
-}
-
-struct Value {
-    std::string_view text;
-    size_t line;
-};
-using Entries = std::map<std::string_view, Value>;  // in the index's order: by bytes
-
-// The lines `key = value`; blank lines and those that start with # are skipped. The entries point
-// into `text`.
-static Entries parse(std::string_view text, const char* file) {
-    Entries entries;
-    size_t line = 1;
-    for (size_t start = 0, end; start < text.size(); start = end + 1, ++line) {
-        end = std::min(text.find('\n', start), text.size());
-        const std::string_view whole = trim(text.substr(start, end - start));
-        if (whole.find('\0') != whole.npos) errx(1, "%s:%zu: holds a NUL byte", file, line);
-        if (whole.empty() || whole[0] == '#') continue;
-        const size_t equals = whole.find('=');
-        if (equals == whole.npos) errx(1, "%s:%zu: has no '='", file, line);
-        const std::string_view key = trim(whole.substr(0, equals));
-        if (key.empty()) errx(1, "%s:%zu: has no key before the '='", file, line);
-        const auto [entry, fresh] = entries.insert({key, {trim(whole.substr(equals + 1)), line}});
-        if (!fresh)
-            errx(1, "%s:%zu: the key '%.*s' was there in line %zu", file, line,
-                 static_cast<int>(std::min<size_t>(key.size(), 60)), key.data(),
-                 entry->second.line);
-    }
-    if (entries.empty()) errx(1, "%s: holds no 'key = value'", file);
-    return entries;
-}
-
-static size_t image_bytes(const Entries& entries) {
-    size_t bytes = sizeof(config::Header) + entries.size() * sizeof(config::Entry);
-    for (const auto& [key, value] : entries) bytes += key.size() + value.text.size();
-    return bytes;
-}
-
-static void fill(char* start, size_t bytes, const Entries& entries) {
-    auto* header = reinterpret_cast<config::Header*>(start);
-    auto* entry = reinterpret_cast<config::Entry*>(header + 1);
-    size_t end = sizeof *header + entries.size() * sizeof *entry;
-    const auto add = [&](std::string_view text, uint32_t* offset, uint32_t* size) {
-        *offset = static_cast<uint32_t>(end);
-        *size = static_cast<uint32_t>(text.copy(start + end, text.size()));
-        end += text.size();
-    };
-    for (const auto& [key, value] : entries) {
-        add(key, &entry->key, &entry->key_bytes);
-        add(value.text, &entry->value, &entry->value_bytes);
-        ++entry;
-    }
-    const uint32_t count = static_cast<uint32_t>(entries.size());
-    *header = {config::kMagic, config::kVersion, bytes, count, sizeof *header, 0};
-    header->checksum = config::checksum(start, bytes);
-}
 
 // Opens a regular file for reading; -1: there is none.
 static int open_regular(const char* file, struct stat* it) {
@@ -136,9 +59,9 @@ static bool replaceable(const char* file, bool unfinished) {
 }
 
 static int load(const char* file) {
-    const std::string text = read_text(file);
-    const Entries entries = parse(text, file);
-    const size_t bytes = image_bytes(entries);
+    const std::string text = config::read_text(file);
+    const config::Entries entries = config::parse(text, file);
+    const size_t bytes = config::image_bytes(entries);
     const char* next = next_path.c_str();
 
     // One load at a time. The lock ends with its process, however that ends: so who holds it knows
@@ -161,7 +84,7 @@ static int load(const char* file) {
     if (errno != 0) err(1, "posix_fallocate(%s)", next);
     void* start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (start == MAP_FAILED) err(1, "mmap(%s)", next);
-    fill(static_cast<char*>(start), bytes, entries);
+    config::fill(static_cast<char*>(start), bytes, entries);
 
     // Readers see the stores without this; but a power cut after the rename could leave the new
     // name without its bytes.
@@ -227,33 +150,16 @@ static std::string_view look_up(const Image& image, const char* key) {
     return value;
 }
 
-// Waits until something was done to the image's name in the watched directory [inotify(7)].
-static void await_load(int events) {
-    const std::string file = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
-    for (bool done = false; !done;) {
-        alignas(inotify_event) char buffer[4096];
-        const ssize_t got = read(events, buffer, sizeof buffer);
-        if (got == -1) err(1, "read(inotify)");
-        for (ssize_t at = 0; at < got;) {
-            const auto* event = reinterpret_cast<const inotify_event*>(buffer + at);
-            if (event->mask & IN_MOVE_SELF)
-                errx(1, "%s: the watched directory was moved", directory.c_str());
-            if (event->len == 0 || file == event->name) done = true;  // 0: some events were lost
-            at += static_cast<ssize_t>(sizeof *event + event->len);
-        }
-    }
-}
-
 // Prints the value of a key; with `watching` also each other value that a load brings.
 static int get(const char* key, bool watching) {
-    // The directory, not the file: each load brings another file. Before the first look, so that
-    // no load is missed in between.
     const int events = watching ? inotify_init1(IN_CLOEXEC) : -1;
     if (watching && events == -1) err(1, "inotify_init1()");
-    if (watching && inotify_add_watch(events, directory.c_str(),
-                                      IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_MOVE_SELF) == -1)
-        err(1, "inotify_add_watch(%s)", directory.c_str());
-    for (Image image = map_image(), old;; image = map_image()) {
+    for (Image image, old;; old = image) {
+        // The directory, not the file: each load brings another file. Before each look, so that no
+        // load is missed in between, and the path may lead to another directory than last time.
+        if (watching && inotify_add_watch(events, directory.c_str(), kChanges) == -1)
+            err(1, "inotify_add_watch(%s)", directory.c_str());
+        image = map_image();
         const std::string_view value = look_up(image, key);
         // The old mapping still holds the old image, though no name leads there any more.
         if (!old.start || value != look_up(old, key)) {
@@ -263,16 +169,8 @@ static int get(const char* key, bool watching) {
         }
         if (!watching) return 0;
         if (old.start) unmap(old);
-        old = image;
-        await_load(events);
-    }
-}
-
-static void verify_all(const Image& image) {
-    for (uint32_t i = 0; i < image.count; ++i) {
-        std::string_view value;
-        if (!config::find(image, config::key(image, i), &value) || value != config::value(image, i))
-            errx(1, "%s: entry %u is not found", path, i);
+        char changes[4096];  // what they are, the next look tells
+        if (read(events, changes, sizeof changes) == -1) err(1, "read(inotify)");
     }
 }
 
@@ -317,7 +215,7 @@ static void measure(const char* what, size_t count, Image (*take)()) {
         // the image. Between them all meet: each stops, and goes on when all have been measured.
         for (bool hold : {false, true}) {
             const Image image = take();
-            verify_all(image);
+            if (!config::verify(image)) errx(1, "%s: an entry is not found", path);
             if (!hold) unmap(image);
             raise(SIGSTOP);
         }
@@ -366,8 +264,7 @@ constexpr char kHelp[] =
     "usage: %s VERB [OPTIONS]\n"
     "  load FILE     make an image of 'key = value' lines and # comments, and publish it\n"
     "  get KEY       print the value of a key\n"
-    "  readers N     start N readers at once, and print what memory one mapping takes, and\n"
-    "                a private copy in each\n"
+    "  readers N     start N readers at once; what memory do one mapping and N copies take?\n"
     "  trespass      try to write to the image as a reader, and print what comes of it\n"
     "  --watch       get goes on to print each other value that a load brings, until Ctrl-C\n"
     "  --image PATH  which image, if not %s; PATH.new is the next one in the making\n"
