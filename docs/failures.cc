@@ -136,12 +136,12 @@ static timespec soon() {
     return time;
 }
 
-// A child locks, and dies without unlocking; then this process wants the lock.
-template <class Lock>
-static void die_with(Lock lock) {
+// A child dies in the middle of it, and leaves a lock or a wait behind.
+template <class Deed>
+static void die_with(Deed deed) {
     const pid_t child = fork();
     if (child == 0) {
-        lock();
+        deed();
         raise(SIGKILL);
     }
     waitpid(child, nullptr, 0);
@@ -205,6 +205,7 @@ static void dead_waiter() {
         fflush(stdout);
         alarm(2);
         pthread_cond_signal(condition);
+        alarm(0);
         puts("returns");
     }
 }

@@ -13,7 +13,7 @@
 namespace config {
 
 constexpr uint32_t kMagic = 0x31474643;  // "CFG1" in memory on a little-endian machine
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 
 // An image is a Header, the index (Entry after Entry, in ascending order of their keys), the bytes
 // of all keys and values. Each reader maps it at another address: so offsets, in bytes from the
@@ -21,8 +21,7 @@ constexpr uint32_t kVersion = 1;
 struct Header {
     uint32_t magic, version;
     uint64_t bytes;     // of the whole image
-    uint32_t count;     // entries
-    uint32_t index;     // offset of the first
+    uint64_t count;     // entries
     uint64_t checksum;  // of all other bytes of the image
 };
 
@@ -35,8 +34,7 @@ static_assert(sizeof(Header) == 32 && sizeof(Entry) == 16, "laid out alike in ev
 // it after the check, and get a wrong answer from us, but no step outside the image.
 struct Image {
     const char* start = nullptr;
-    size_t bytes = 0;
-    uint32_t count = 0, index = 0;
+    size_t bytes = 0, count = 0;
 };
 
 // FNV-1a, 64 bits: each step is reversible, so one changed byte always changes the result.
@@ -77,15 +75,14 @@ inline void fill(char* start, size_t bytes, const Entries& entries) {
         add(value, &entry->value, &entry->value_bytes);
         ++entry;
     }
-    const uint32_t count = static_cast<uint32_t>(entries.size());
-    *header = {kMagic, kVersion, bytes, count, sizeof *header, 0};
+    *header = {kMagic, kVersion, bytes, entries.size(), 0};
     header->checksum = checksum(start, bytes);
 }
 
 // `index` < image.count.
-inline Entry entry(const Image& image, uint32_t index) {
+inline Entry entry(const Image& image, size_t index) {
     Entry it;
-    memcpy(&it, image.start + image.index + size_t{index} * sizeof it, sizeof it);
+    memcpy(&it, image.start + sizeof(Header) + index * sizeof it, sizeof it);
     return it;
 }
 
@@ -99,32 +96,35 @@ inline std::string_view text(const Image& image, uint32_t offset, uint32_t bytes
     return {image.start + offset, bytes};
 }
 
-inline std::string_view key(const Image& image, uint32_t index) {
+inline std::string_view key(const Image& image, size_t index) {
     const Entry it = entry(image, index);
     return text(image, it.key, it.key_bytes);
 }
 
-inline std::string_view value(const Image& image, uint32_t index) {
+inline std::string_view value(const Image& image, size_t index) {
     const Entry it = entry(image, index);
     return text(image, it.value, it.value_bytes);
 }
 
 // Looks a key up by binary search; false: there is none.
 inline bool find(const Image& image, std::string_view wanted, std::string_view* found) {
-    uint32_t low = 0, high = image.count;
+    size_t low = 0, high = image.count;
     while (low < high) {
-        const uint32_t middle = low + (high - low) / 2;
+        const size_t middle = low + (high - low) / 2;
         const int order = key(image, middle).compare(wanted);
         if (order == 0) *found = value(image, middle);
         if (order == 0) return true;
-        (order < 0 ? low : high) = order < 0 ? middle + 1 : middle;
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
     }
     return false;
 }
 
 // Whether every entry is found by its key.
 inline bool verify(const Image& image) {
-    for (uint32_t i = 0; i < image.count; ++i) {
+    for (size_t i = 0; i < image.count; ++i) {
         std::string_view found;
         if (!find(image, key(image, i), &found) || found != value(image, i)) return false;
     }
@@ -140,11 +140,10 @@ inline const char* check(const char* start, size_t bytes, Image* image) {
     if (header.version != kVersion) return "is an image of another version";
     if (header.bytes != bytes) return "is not as long as the image was made";
     if (header.checksum != checksum(start, bytes)) return "is damaged: its checksum is wrong";
-    *image = {start, bytes, header.count, header.index};
-    if (header.index < sizeof header || header.count > (bytes - sizeof header) / sizeof(Entry) ||
-        header.index > bytes - header.count * sizeof(Entry))
+    if (header.count > (bytes - sizeof header) / sizeof(Entry))
         return "is damaged: its index lies outside";
-    for (uint32_t i = 0; i < header.count; ++i) {
+    *image = {start, bytes, static_cast<size_t>(header.count)};
+    for (size_t i = 0; i < image->count; ++i) {
         const Entry it = entry(*image, i);
         if (!inside(*image, it.key, it.key_bytes) || !inside(*image, it.value, it.value_bytes))
             return "is damaged: an entry points outside";

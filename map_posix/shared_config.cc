@@ -14,6 +14,7 @@
 
 #include <fstream>
 #include <new>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,7 +53,8 @@ static bool replaceable(const char* file, bool unfinished) {
     if (it.st_uid != geteuid()) errx(1, "%s: belongs to user %u, not to you", file, it.st_uid);
     uint32_t magic = 0;
     if (pread(fd, &magic, sizeof magic, 0) == -1) err(1, "pread(%s)", file);
-    if (magic != config::kMagic && !(unfinished && magic == 0))
+    const bool begun = unfinished && magic == 0 && (it.st_mode & 0222) == 0;
+    if (magic != config::kMagic && !begun)
         errx(1, "%s: is not an image of ours, and stays as it is", file);
     close(fd);
     return true;
@@ -64,8 +66,8 @@ static int load(const char* file) {
     const size_t bytes = config::image_bytes(entries);
     const char* next = next_path.c_str();
 
-    // One load at a time. The lock ends with its process, however that ends: so who holds it knows
-    // that no living load uses the name `next` [flock(2)].
+    // One load at a time in this directory. The lock ends with its process, however that ends: so
+    // who holds it knows that no living load uses the name `next` [flock(2)].
     const int parent = open(directory.c_str(), O_RDONLY | O_DIRECTORY);
     if (parent == -1) err(1, "open(%s)", directory.c_str());
     if (flock(parent, LOCK_EX | LOCK_NB) == -1)
@@ -154,21 +156,21 @@ static std::string_view look_up(const Image& image, const char* key) {
 static int get(const char* key, bool watching) {
     const int events = watching ? inotify_init1(IN_CLOEXEC) : -1;
     if (watching && events == -1) err(1, "inotify_init1()");
-    for (Image image, old;; old = image) {
+    for (std::optional<std::string> last;;) {
         // The directory, not the file: each load brings another file. Before each look, so that no
-        // load is missed in between, and the path may lead to another directory than last time.
+        // load is missed in between; each time anew, since another directory may have its place.
         if (watching && inotify_add_watch(events, directory.c_str(), kChanges) == -1)
             err(1, "inotify_add_watch(%s)", directory.c_str());
-        image = map_image();
+        const Image image = map_image();
         const std::string_view value = look_up(image, key);
-        // The old mapping still holds the old image, though no name leads there any more.
-        if (!old.start || value != look_up(old, key)) {
+        if (last != value) {
             fwrite(value.data(), 1, value.size(), stdout);  // straight from the shared pages
             putchar('\n');
             if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
         }
         if (!watching) return 0;
-        if (old.start) unmap(old);
+        last = value;
+        unmap(image);
         char changes[4096];  // what they are, the next look tells
         if (read(events, changes, sizeof changes) == -1) err(1, "read(inotify)");
     }
@@ -232,7 +234,7 @@ static void measure(const char* what, size_t count, Image (*take)()) {
 
 static int read_at_once(size_t count) {
     const Image image = map_image();  // a bad one is one error here, not one from each reader
-    printf("%zu readers, %u entries, %zu bytes. In KiB, each reader's Pss rounded down:\n", count,
+    printf("%zu readers, %zu entries, %zu bytes. In KiB, each reader's Pss rounded down:\n", count,
            image.count, image.bytes);
     printf("%-15s %9s %9s %9s %18s\n", "", "Rss", "Pss", "own Pss", "for the image");
     unmap(image);  // or a share of the Pss would be ours

@@ -62,7 +62,8 @@ inline Options read_options(int argc, char** argv) {
     if (!consume && !it.udp && !it.generate && !it.pipe)
         errx(2, "no packets: give --udp PORT, --generate N or --pipe");
     if (it.slots == 0 || it.size == 0) errx(2, "--slots and --size are 1 or more");
-    if (it.name.empty()) it.name = run ? "/packets-" + std::to_string(getpid()) : "/packets";
+    if (run && !it.name.empty()) errx(2, "--name goes with produce and consume");
+    if (it.name.empty()) it.name = run ? "/memfd:packets" : "/packets";
     if (it.name[0] != '/') errx(2, "'%s' does not begin with a slash", it.name.c_str());
     return it;
 }

@@ -36,11 +36,10 @@ struct Slot {
     unsigned char* data() { return reinterpret_cast<unsigned char*>(this + 1); }
 };
 
-// One side's part of the shared state; the ring's lock guards all but the semaphore's count.
+// One side's part of the shared state.
 struct Seat {
     pthread_mutex_t alive;  // held as long as the side is there; its death is EOWNERDEAD
     Presence presence;
-    pid_t pid;
     // The side waits for `wake`, or is about to. Not a pthread_cond_t: it may stay unusable when
     // one who waits in it is killed (docs/failures dead-waiter shows it).
     bool asleep;
@@ -52,10 +51,10 @@ struct PacketRing {
     std::atomic<uint32_t> magic;  // kRingMagic; stored last, so a half-made ring has none
     uint32_t header;              // sizeof(PacketRing): the layout that the maker's compiler chose
     uint32_t slots, size;         // how many; bytes of the largest packet
-    pthread_mutex_t lock;         // guards the seats, `published` and `backlog`
+    pthread_mutex_t lock;         // guards who is there, who sleeps, `published` and `backlog`
     Seat seat[2];                 // by Side
-    uint64_t published;           // packets handed over since the ring was made
-    uint64_t backlog;             // the most that ever waited
+    std::atomic<uint64_t> published;  // packets handed over since the ring was made
+    uint64_t backlog;                 // the most that ever waited
     // Only the producer stores these: packets that it had to drop; those larger than a slot.
     std::atomic<uint64_t> dropped, oversize;
     // Packets handled since the ring was made: only the consumer stores it, for each packet,
@@ -65,20 +64,29 @@ struct PacketRing {
 static_assert(std::is_standard_layout<PacketRing>::value, "laid out alike in every program");
 static_assert(std::atomic<uint64_t>::is_always_lock_free, "works between processes");
 
-// One process's hold on the ring. It copies the sizes: no later change of the shared ones can lead
-// it outside the memory.
+// One process's hold on the ring. Packets are numbered from 0 on, packet n is in slot n % slots. An
+// example with 4 slots, in which packet 5 is being handled and packet 9 has come:
+//
+//     packet     5          6         7           8           9
+//     slot       1          2         3           0           1
+//     state   in hand     taken   published   committed    no room
+//
+//     ring: handled 5, published 8. consumer: next 5, limit 7. producer: published 8, next 9, limit
+//     9
+//
+// The sizes are copies: no later change of the shared ones can lead us outside the memory.
 struct RingEnd {
     PacketRing* ring = nullptr;
     Side side = kProducer;
     uint32_t slots = 0, size = 0;
-    uint64_t next = 0;         // number of the packet in hand
-    uint64_t limit = 0;        // first packet that has no room yet, or is not yet taken
-    uint64_t published = 0;    // producer: first packet not yet handed over
+    uint64_t next = 0;         // the packet in hand
+    uint64_t limit = 0;        // producer: the first that has no room; consumer: that is not taken
+    uint64_t published = 0;    // producer: the first not yet handed over
     Presence before = kNever;  // the side's last holder, when this one came
     Presence other = kNever;   // the other side, when last there was nothing to reserve or take
 };
 
-// Slots begin on cache lines: the two processes write to neighbouring ones at the same time.
+// Slots begin on cache lines: one process writes to a slot while the other reads its neighbour.
 inline size_t slot_bytes(uint32_t size) { return (sizeof(Slot) + size + 63) / 64 * 64; }
 
 // Bytes of memory for a ring.
@@ -129,8 +137,8 @@ inline void lock(pthread_mutex_t* mutex) {
 
 inline void unlock(pthread_mutex_t* mutex) { pthread_mutex_unlock(mutex); }
 
-// Is that side there? With the ring's lock held.
-inline Presence presence(Seat* seat) {
+// Is that side there? Notes it if it died. With the ring's lock held.
+inline Presence find_presence(Seat* seat) {
     if (seat->presence == kHere && pthread_mutex_trylock(&seat->alive) != EBUSY) {
         pthread_mutex_consistent(&seat->alive);
         unlock(&seat->alive);
@@ -148,13 +156,12 @@ inline const char* ring_join(RingEnd* end, PacketRing* ring, Side side) {
     Seat* seat = &ring->seat[side];
     lock(&ring->lock);
     const uint64_t handled = ring->handled, published = ring->published;
-    const Presence before = presence(seat);
+    const Presence before = find_presence(seat);
     if (published - handled > ring->slots) fault = "holds a ring of impossible counts";
     if (before == kHere) fault = "has such a process already";
     if (!fault) {
         lock(&seat->alive);
         seat->presence = kHere;
-        seat->pid = getpid();
         *end = {ring, side, ring->slots, ring->size, handled, handled, published, before, kNever};
         if (side == kProducer) end->next = published;
         if (side == kProducer) end->limit += end->slots;
@@ -171,11 +178,11 @@ inline void fall_asleep(Seat* seat) {
 }
 inline void sleep_on(Seat* seat, int ms) {
     timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     const long ns = until.tv_nsec + ms % 1000 * 1000000L;
     until.tv_sec += ms / 1000 + ns / 1000000000;
     until.tv_nsec = ns % 1000000000;
-    sem_timedwait(&seat->wake, &until);
+    sem_clockwait(&seat->wake, CLOCK_MONOTONIC, &until);
 }
 
 // With the ring's lock held.
@@ -195,23 +202,24 @@ inline void publish(RingEnd* end) {
     unlock(&ring->lock);
 }
 
+inline bool has_room(RingEnd* end) {
+    if (end->next == end->limit) end->limit = end->ring->handled + end->slots;
+    return end->next < end->limit;
+}
+
 // Producer: the next free slot, the same until commit(). nullptr with a full ring, after `ms`
 // milliseconds or sooner: ask again.
 inline Slot* reserve(RingEnd* end, int ms) {
-    PacketRing* ring = end->ring;
-    const auto full = [&] {
-        if (end->next == end->limit) end->limit = ring->handled + end->slots;
-        return end->next == end->limit;
-    };
-    if (!full()) return slot_in_hand(*end);
+    if (has_room(end)) return slot_in_hand(*end);
     publish(end);
-    lock(&ring->lock);
-    end->other = presence(&ring->seat[kConsumer]);
-    const bool sleepy = full();
-    if (sleepy) fall_asleep(&ring->seat[kProducer]);
-    unlock(&ring->lock);
-    if (sleepy) sleep_on(&ring->seat[kProducer], ms);
-    return full() ? nullptr : slot_in_hand(*end);
+    Seat* seat = end->ring->seat;
+    lock(&end->ring->lock);
+    end->other = find_presence(&seat[kConsumer]);
+    const bool full = !has_room(end);
+    if (full) fall_asleep(&seat[kProducer]);
+    unlock(&end->ring->lock);
+    if (full) sleep_on(&seat[kProducer], ms);
+    return has_room(end) ? slot_in_hand(*end) : nullptr;
 }
 
 // Producer: the reserved slot holds a packet of `length` bytes. It is handed over with its batch, a
@@ -221,31 +229,34 @@ inline void commit(RingEnd* end, uint32_t length, uint32_t tag = 0) {
     if (++end->next - end->published >= std::max(1u, end->slots / 4)) publish(end);
 }
 
+// Consumer: takes what waits; false: nothing does.
+inline bool fetch(RingEnd* end) {
+    PacketRing* ring = end->ring;
+    Seat* seat = ring->seat;
+    lock(&ring->lock);
+    // Half a ring at a time, and the producer is woken when half is free: so both can work.
+    const uint64_t waiting = ring->published - end->next, half = (end->slots + 1) / 2;
+    end->limit = end->next + std::min(waiting, half);
+    if (end->slots - waiting >= half) wake(&seat[kProducer]);
+    if (waiting == 0) end->other = find_presence(&seat[kProducer]);
+    if (waiting == 0 && !gone(end->other)) fall_asleep(&seat[kConsumer]);
+    unlock(&ring->lock);
+    return waiting > 0;
+}
+
 // Consumer: the next packet, the same until release(). nullptr without one: at once if the producer
 // left or died, else after `ms` milliseconds or sooner: ask again.
 inline Slot* take(RingEnd* end, int ms) {
-    PacketRing* ring = end->ring;
-    Seat* seat = ring->seat;
-    for (bool slept = false; end->next == end->limit; slept = true) {
-        lock(&ring->lock);
-        // Half a ring at a time, and the producer is woken when half is free: so both can work.
-        const uint64_t waiting = ring->published - end->next, half = (end->slots + 1) / 2;
-        end->limit = end->next + std::min(waiting, half);
-        if (end->slots - waiting >= half) wake(&seat[kProducer]);
-        if (waiting == 0) end->other = presence(&seat[kProducer]);
-        const bool sleepy = waiting == 0 && !slept && !gone(end->other);
-        if (sleepy) fall_asleep(&seat[kConsumer]);
-        unlock(&ring->lock);
-        if (waiting > 0) break;
-        if (!sleepy) return nullptr;
-        sleep_on(&seat[kConsumer], ms);
-    }
-    return slot_in_hand(*end);
+    if (end->next < end->limit || fetch(end)) return slot_in_hand(*end);
+    if (gone(end->other)) return nullptr;
+    sleep_on(&end->ring->seat[kConsumer], ms);
+    return fetch(end) ? slot_in_hand(*end) : nullptr;
 }
 
 // Consumer: the packet in hand is handled, for good: a successor begins behind it.
 inline void release(RingEnd* end) {
     end->ring->handled.store(++end->next, std::memory_order_release);
+    end->before = kLeft;  // what a dead predecessor had in hand is behind us
 }
 
 // Gives the seat up; the producer hands over the rest. Returns how many packets wait. If `other` is
@@ -255,9 +266,10 @@ inline uint64_t ring_leave(RingEnd* end) {
     Seat *seat = &ring->seat[end->side], *other = &ring->seat[!end->side];
     if (end->side == kProducer) publish(end);
     lock(&ring->lock);
-    end->other = presence(other);
+    end->other = find_presence(other);
     const uint64_t waiting = ring->published - ring->handled;
-    seat->presence = kLeft;
+    // A successor must know of a packet that may have been handled, even if we never came to it.
+    seat->presence = end->side == kConsumer && end->before == kDied ? kDied : kLeft;
     wake(other);
     unlock(&seat->alive);
     unlock(&ring->lock);

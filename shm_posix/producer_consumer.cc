@@ -27,9 +27,10 @@ static int object = -1;                    // the shared memory object
 static pid_t child = 0;                    // run: the consumer
 static bool in_hand = false;               // the consumer handles a packet
 static volatile sig_atomic_t stopped = 0;  // the signal that told us to stop
+static volatile sig_atomic_t at_end = 0;   // run: all is handed over
 static uint64_t packets, bytes;            // handed over, or handled, by this process
 static double first_time, last_time;       // of these packets, in seconds
-static int port;                           // --udp: the socket
+static int udp_socket;
 
 static const char* name() { return options.name.c_str(); }
 
@@ -39,29 +40,32 @@ static const char* name() { return options.name.c_str(); }
          name(), fault, name(), name());
 }
 
-// Opens the ring's object and locks it; makes it, if there is none. Who holds the lock knows that
-// nobody else is making or removing it [shm_open(3), flock(2)].
-static PacketRing* open_ring() {
-    const int fresh_only = options.verb == "run" ? O_EXCL : 0;
+// Opens the object of that name and locks it; makes it, if there is none. Who holds the lock knows
+// that nobody else is making or removing it [shm_open(3), flock(2)].
+static void open_object() {
     struct stat it = {};
     while (it.st_nlink == 0) {  // at first, and if its last user removed it while we waited
         if (object != -1) close(object);
-        object = shm_open(name(), O_CREAT | fresh_only | O_RDWR | O_NONBLOCK, 0600);
+        object = shm_open(name(), O_CREAT | O_RDWR | O_NONBLOCK, 0600);
         if (object == -1 && errno != EACCES) err(1, "shm_open(%s)", name());
         if (object == -1 || fstat(object, &it) == -1 || !S_ISREG(it.st_mode) ||
             it.st_uid != geteuid())
             errx(1, "%s: is not a file of yours; look at it: ls -l /dev/shm%s", name(), name());
         if (flock(object, LOCK_EX) == -1 || fstat(object, &it) == -1) err(1, "flock(%s)", name());
     }
+    if (it.st_size == 0) take_back = [] { shm_unlink(name()); };
+}
+
+// The ring in the object; an empty object gets one.
+static PacketRing* map_ring() {
+    struct stat it;
+    if (fstat(object, &it) == -1) err(1, "fstat(%s)", name());
     const bool fresh = it.st_size == 0;
-    size_t size = static_cast<size_t>(it.st_size);
-    if (fresh) {
-        take_back = [] { shm_unlink(name()); };
-        size = ring_bytes(options.slots, options.size);
-        // Size and memory at once: if there is too little, that is ENOSPC here, not SIGBUS later.
-        while ((errno = posix_fallocate(object, 0, static_cast<off_t>(size))) == EINTR) continue;
-        if (errno != 0) err(1, "posix_fallocate(%s, %zu bytes)", name(), size);
-    }
+    const size_t size =
+        fresh ? ring_bytes(options.slots, options.size) : static_cast<size_t>(it.st_size);
+    // Size and memory at once: if there is too little, that is ENOSPC here, not SIGBUS later.
+    while (fresh && (errno = posix_fallocate(object, 0, static_cast<off_t>(size))) != 0)
+        if (errno != EINTR) err(1, "posix_fallocate(%s, %zu bytes)", name(), size);
     void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, object, 0);
     if (memory == MAP_FAILED) err(1, "mmap(%s)", name());
     if (fresh) ring_create(memory, options.slots, options.size);
@@ -88,14 +92,15 @@ static void join(PacketRing* ring, Side side) {
 // Gives our side up, at exit too; the last to leave an empty ring removes it. Not so a packet that
 // is in hand when we fail: the successor will find it, and that we are gone.
 static void leave() {
-    struct stat it = {};
     if (!end.ring || in_hand) return;
     flock(object, LOCK_EX);
     const uint64_t waiting = ring_leave(&end);
     end.ring = nullptr;
-    const bool last = end.other != kHere && fstat(object, &it) == 0 && it.st_nlink > 0;
-    if (last && waiting == 0) shm_unlink(name());
-    if (last && waiting > 0)
+    struct stat it = {};
+    const bool named = fstat(object, &it) == 0 && it.st_nlink > 0;  // or the name is not ours now
+    if (named && end.other != kHere && waiting == 0)
+        shm_unlink(name());
+    else if (named && end.other != kHere)
         warnx(
             "%s: %ju packets wait in it\n  handle them: %s consume --name %s\n  remove it: rm "
             "/dev/shm%s",
@@ -103,14 +108,21 @@ static void leave() {
     close(object);
 }
 
-// HUP, INT, QUIT and TERM end the input, not the process; the second of a kind ends that, too.
-static void stop_on_signals() {
+// HUP, INT, QUIT and TERM: what they do from now on, but for those that nohup(1) has us ignore.
+static void on_stops(void (*handler)(int)) {
     struct sigaction action = {}, before;
-    action.sa_handler = [](int signal) { stopped = signal; };
-    action.sa_flags = SA_RESETHAND | SA_RESTART;
+    action.sa_handler = handler;
+    action.sa_flags = SA_RESETHAND | SA_RESTART;  // the second of a kind ends the process
     for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM})
         if (sigaction(stop, &action, &before) == 0 && before.sa_handler == SIG_IGN)
-            signal(stop, SIG_IGN);  // nohup(1)
+            signal(stop, SIG_IGN);
+}
+
+// The first of them ends the input. If it comes later, the consumer has 10 seconds to come to its
+// end, after which wait_for() gives up.
+static void stop(int signal) {
+    stopped = signal;
+    if (at_end) alarm(10);
 }
 
 // No more input: somebody stopped us, or our child is gone.
@@ -124,8 +136,9 @@ static bool over() {
 static Slot* room() {
     static Presence told = kHere;
     for (;;) {
-        if (Slot* slot = reserve(&end, kSlice)) return slot;
-        if (over()) return nullptr;
+        Slot* slot = reserve(&end, kSlice);
+        if (slot) told = kHere;
+        if (slot || over()) return slot;
         if (!child && end.other != told && end.other != kHere)
             warnx("%s: the ring is full and nobody consumes; start: %s consume --name %s", name(),
                   program_invocation_name, name());
@@ -168,7 +181,7 @@ static void receive_stdin() {
     }
 }
 
-// --generate: goes on where the ring ends, so that a producer started again completes the series.
+// --generate: goes on where the ring ends, so that a successor completes the series.
 static void generate() {
     for (Slot* slot; end.next < options.count && !stopped && (slot = room());)
         hand_over(make_numbered(slot->data(), end.next), kNumbered);
@@ -177,7 +190,7 @@ static void generate() {
 // One packet into the slot, or without a slot into nothing; false: none has come.
 static bool receive_packet(Slot* slot) {
     const size_t size = slot ? end.size : 0;
-    const ssize_t length = receive_udp(port, slot ? slot->data() : nullptr, size);
+    const ssize_t length = receive_udp(udp_socket, slot ? slot->data() : nullptr, size);
     if (length == -1) return false;
     if (slot && length <= static_cast<ssize_t>(size))
         hand_over(static_cast<size_t>(length));
@@ -192,12 +205,12 @@ static bool receive_packet(Slot* slot) {
 static void receive_packets() {
     Slot* slot;
     while (!stopped && (slot = room()))
-        if (!receive_packet(slot) && !input(port)) break;
+        if (!receive_packet(slot) && !input(udp_socket)) break;
     // What has come is still handled, or, if nobody makes room for it, dropped.
-    end_udp(port);
+    end_udp(udp_socket);
     for (slot = room(); receive_packet(slot);)
         if (slot) slot = room();
-    end.ring->dropped += dropped_udp(port);
+    end.ring->dropped += dropped_udp(udp_socket);
 }
 
 // What this process did, and how the two got on.
@@ -256,9 +269,7 @@ static int consume() {
         in_hand = false;
         count(length);
     }
-    if (end.other == kDied)
-        warnx("the producer, process %d, died; all that it handed over is handled",
-              end.ring->seat[kProducer].pid);
+    if (end.other == kDied) warnx("the producer died; all that it handed over is handled");
     summary("handled");
     return end.other == kDied;
 }
@@ -267,28 +278,24 @@ int main(int argc, char** argv) {
     prepare();
     options = read_options(argc, argv);
     const bool run = options.verb == "run";
-    if (options.udp) port = open_udp(options.port);
-    stop_on_signals();
-    PacketRing* ring = open_ring();
-    if (run) {
-        shm_unlink(name());  // the child inherits the mapping; so nothing can be left
-        child = spawn();
-    }
+    if (options.udp) udp_socket = open_udp(options.port);
+    on_stops(stop);
+    // Without a name nothing can be left, and the child inherits the mapping [memfd_create(2)].
+    if (run && (object = memfd_create("packets", MFD_CLOEXEC)) == -1) err(1, "memfd_create()");
+    if (!run) open_object();
+    PacketRing* ring = map_ring();
+    if (run) child = spawn();
     const Side side = options.verb == "consume" || (run && child == 0) ? kConsumer : kProducer;
-    join(ring, side);
-    atexit(leave);
     if (run && side == kConsumer) {
-        // Told to stop, the parent ends the input. The child goes on to its end.
-        for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM}) signal(stop, SIG_IGN);
+        on_stops(SIG_IGN);  // the parent ends the input; the child goes on to its end
         stopped = 0;
     }
+    join(ring, side);
+    atexit(leave);
     int status = side == kConsumer ? consume() : produce();
     leave();
-    if (child) {
-        for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM})
-            if (!stopped) signal(stop, SIG_DFL);
-        status = wait_for(child, stopped ? 10 : 0);
-    }
+    at_end = 1;
+    if (child) status = wait_for(child, stopped ? 10 : 0);
     if (stopped && !options.udp) {  // cut short; --udp has no other end
         signal(stopped, SIG_DFL);
         raise(stopped);

@@ -54,6 +54,15 @@ std::vector<std::string> children(pid_t parent) {
     return pids;
 }
 
+// Whether a process of `run` has closed the ring's object.
+bool has_left(const std::string& pid) {
+    for (const auto& fd : std::filesystem::directory_iterator("/proc/" + pid + "/fd")) {
+        std::error_code gone;  // it may be closed meanwhile
+        if (has(std::filesystem::read_symlink(fd, gone).string(), "memfd:packets")) return false;
+    }
+    return true;
+}
+
 // Nanoseconds of processor time that a process has used [proc(5)].
 uint64_t processor_time(const std::string& pid) {
     return strtoull(contents("/proc/" + pid + "/schedstat").c_str(), nullptr, 10);
@@ -226,7 +235,8 @@ TEST_CASE("packets: wrong usage is a sentence and exit status 2", "[packets]") {
                                       {"--pipe", "--size", "0"},
                                       {"--pipe", "--size", "65537"},
                                       {"--pipe", "--size", "4294967297"},
-                                      {"--pipe", "--name", "packets"},
+                                      {"produce", "--pipe", "--name", "packets"},
+                                      {"--pipe", "--name", "/packets"},
                                       {"consume", "--generate", "1"},
                                       {"consume", "--udp", "1"},
                                       {"--pipe", "--nonsense"},
@@ -253,9 +263,9 @@ TEST_CASE("packets: what fails is a sentence and exit status 1, and nothing is l
         {"--generate 99999 --pipe | head -c 9 > /dev/null; exit $(cat status)",
          "write(stdout): Broken pipe"},
         {"produce --pipe --name $R < /", "read(stdin): Is a directory"},
-        {"--pipe --name /", "shm_open(/): Invalid argument"},
-        {"--pipe --name /a/b", "shm_open(/a/b): Invalid argument"},
-        {"--pipe --name /" + std::string(256, 'x'),
+        {"produce --pipe --name /", "shm_open(/): Invalid argument"},
+        {"produce --pipe --name /a/b", "shm_open(/a/b): Invalid argument"},
+        {"produce --pipe --name /" + std::string(256, 'x'),
          "shm_open(/" + std::string(256, 'x') + "): File name too long"},
         {"produce --name $R --generate 1 --size 1499",
          "$R: its slots of 1499 bytes are too small for packets of 1500"}};
@@ -376,9 +386,6 @@ TEST_CASE("what bears the ring's name is checked before it is used", "[packets]"
         unlink(ring.path.c_str());
     }
     put(ring.path, good);
-    const Result taken = run({kProgram, "run", "--pipe", "--name", ring.name});
-    CHECK(taken.status == 1);
-    CHECK(taken.err == "producer_consumer: shm_open(" + ring.name + "): File exists\n");
     const Result other = run({kProgram, "consume", "--slots", "5", "--name", ring.name});
     CHECK(other.status == 1);
     CHECK(has(other.err, "has 4 slots of 100 bytes, not as you ask\n"));
@@ -479,7 +486,7 @@ TEST_CASE("run leaves nothing behind and hangs on nothing, whoever is killed", "
         both.await_out("at work\n");
         const std::vector<std::string> pids = children(both.pid());
         REQUIRE(pids.size() == 1);
-        CHECK(!exists("/dev/shm/packets-" + std::to_string(both.pid())));  // nor while it runs
+        CHECK(has(contents("/proc/" + std::to_string(both.pid()) + "/maps"), "/memfd:packets"));
         kill(parent ? both.pid() : atoi(pids[0].c_str()), SIGKILL);
         const Result result = both.finish();
         CHECK(result.status == (parent ? 128 + SIGKILL : 1));
@@ -515,6 +522,38 @@ TEST_CASE("a stopped run hands over what it has, sums up and ends as stopped", "
     CHECK(producer.finish().status == 128 + SIGINT);
     CHECK(consumer.finish().status == 0);
     CHECK(!exists(ring.path));
+}
+
+TEST_CASE("a run that is stopped after its input has ended still handles all", "[packets]") {
+    // 200,000 bytes: more than the pipe behind stdout holds, less than the ring and that pipe.
+    const std::string all = random_bytes(200000);
+    for (const int stop : {SIGTERM, SIGHUP}) {
+        const std::string nohup = stop == SIGHUP ? "nohup " : "";
+        Program both({"sh", "-c", "exec " + nohup + kProgram + " --pipe"});
+        both.write(all);
+        both.close_input();
+        const std::string pid = std::to_string(both.pid());
+        REQUIRE(eventually(has_left, pid));
+        kill(both.pid(), stop);
+        const Result result = both.finish();
+        CHECK(result.status == (stop == SIGHUP ? 0 : 128 + stop));
+        CHECK((result.out == all));
+        CHECK(has(result.err, "200000 bytes"));
+    }
+}
+
+TEST_CASE("each time that the consumer is gone, a full ring says so", "[packets]") {
+    RingName ring;
+    Program producer({kProgram, "produce", "--generate", "99999999", "--name", ring.name});
+    const std::string sentence = "the ring is full and nobody consumes";
+    for (int i = 0; i < 3; ++i) {
+        CHECK(has(producer.await_err(sentence), sentence));
+        Program consumer({kProgram, "consume", "--pipe", "--name", ring.name});
+        consumer.await_out(std::string(1, '\0'));
+        kill(consumer.pid(), SIGKILL);
+        consumer.finish();
+    }
+    producer.await_err(sentence);
 }
 
 TEST_CASE("an idle pair uses no processor time", "[packets]") {
@@ -574,6 +613,41 @@ TEST_CASE("the ring goes on after the death of a process that held its lock", "[
     release(&consumer);
     CHECK(ring_leave(&consumer) == 0);
     CHECK(consumer.other == kLeft);
+    munmap(memory, size);
+    alarm(0);
+}
+
+TEST_CASE("a packet that may be seen twice stays in doubt until it is handled", "[packets]") {
+    alarm(kPatience);
+    const size_t size = ring_bytes(8, 64);
+    void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(memory != MAP_FAILED);
+    PacketRing* ring = ring_create(memory, 8, 64);
+    RingEnd producer, consumer;
+    REQUIRE(ring_join(&producer, ring, kProducer) == nullptr);
+    for (int i = 0; i < 2; ++i) {
+        REQUIRE(reserve(&producer, 0) != nullptr);
+        commit(&producer, 1);
+    }
+    const pid_t child = fork();
+    if (child == 0) {
+        if (ring_join(&consumer, ring, kConsumer) || !take(&consumer, 0)) _exit(1);
+        kill(getpid(), SIGKILL);
+    }
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    REQUIRE(WIFSIGNALED(status));
+    for (const Presence before : {kDied, kDied, kLeft}) {
+        REQUIRE(ring_join(&consumer, ring, kConsumer) == nullptr);
+        CHECK(consumer.before == before);
+        if (before == kLeft) break;
+        static int times = 0;
+        if (++times == 2) {  // the first goes without having handled anything
+            REQUIRE(take(&consumer, 0) != nullptr);
+            release(&consumer);
+        }
+        ring_leave(&consumer);
+    }
     munmap(memory, size);
     alarm(0);
 }
