@@ -651,3 +651,35 @@ TEST_CASE("a packet that may be seen twice stays in doubt until it is handled", 
     munmap(memory, size);
     alarm(0);
 }
+
+TEST_CASE("a sleeper is woken by what it waits for, not by its deadline", "[packets]") {
+    alarm(kPatience);
+    const size_t size = ring_bytes(8, 64);
+    for (const bool packet : {true, false}) {
+        void* memory =
+            mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        REQUIRE(memory != MAP_FAILED);
+        PacketRing* ring = ring_create(memory, 8, 64);
+        RingEnd producer, consumer;
+        REQUIRE(ring_join(&producer, ring, kProducer) == nullptr);
+        const pid_t child = fork();
+        if (child == 0) {
+            if (ring_join(&consumer, ring, kConsumer)) _exit(1);
+            const bool came = take(&consumer, 3600 * 1000) != nullptr;
+            _exit(came != packet || (!came && consumer.other != kLeft));
+        }
+        for (bool asleep = false; !asleep;) {
+            lock(&ring->lock);
+            asleep = ring->seat[kConsumer].asleep;
+            unlock(&ring->lock);
+        }
+        REQUIRE(reserve(&producer, 0) != nullptr);
+        if (packet) commit(&producer, 1), publish(&producer);
+        if (!packet) ring_leave(&producer);
+        int status = 0;
+        REQUIRE(waitpid(child, &status, 0) == child);
+        CHECK(status == 0);
+        munmap(memory, size);
+    }
+    alarm(0);
+}
