@@ -171,7 +171,8 @@ inline const char* ring_join(RingEnd* end, PacketRing* ring, Side side) {
 }
 
 // The two steps of going to sleep: the first with the lock held, so that no wake() can be missed,
-// the second without it. At most `ms` milliseconds: the waker may die before it wakes anybody.
+// the second without it. At most `ms` milliseconds: the waker may die before it wakes anybody. Not
+// sem_timedwait(3): its clock can be set back, and the sleep would be longer.
 inline void fall_asleep(Seat* seat) {
     if (!seat->asleep) ++seat->slept;
     seat->asleep = true;
