@@ -664,6 +664,7 @@ TEST_CASE("a sleeper is woken by what it waits for, not by its deadline", "[pack
         REQUIRE(ring_join(&producer, ring, kProducer) == nullptr);
         const pid_t child = fork();
         if (child == 0) {
+            alarm(kPatience);
             if (ring_join(&consumer, ring, kConsumer)) _exit(1);
             const bool came = take(&consumer, 3600 * 1000) != nullptr;
             _exit(came != packet || (!came && consumer.other != kLeft));
