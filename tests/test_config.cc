@@ -447,6 +447,21 @@ TEST_CASE("config: 100,000 damaged images with the checksum made right", "[confi
     CHECK(refused < kDamages);
 }
 
+TEST_CASE("config: an index longer than its image is refused before it is read", "[config]") {
+    const Loaded it("a = 1\n");
+    std::string image = contents(it.image);
+    Guarded memory;
+    for (const uint64_t count : {uint64_t{2}, uint64_t{1} << 32, UINT64_MAX / 16, UINT64_MAX}) {
+        memcpy(&image[offsetof(config::Header, count)], &count, sizeof count);
+        const uint64_t sum = config::checksum(image.data(), image.size());
+        memcpy(&image[offsetof(config::Header, checksum)], &sum, sizeof sum);
+        config::Image checked;
+        const char* wrong = config::check(memory.put(image), image.size(), &checked);
+        REQUIRE(wrong != nullptr);
+        CHECK(std::string(wrong) == "is damaged: its index lies outside");
+    }
+}
+
 TEST_CASE("config: damaged images given to the program", "[config]") {
     const Loaded it(generation(1, 40));
     const std::string good = contents(it.image), right = it.get("key.7").out;

@@ -14,6 +14,7 @@
 #include <random>
 
 #include "../shm_posix/packet_ring.h"
+#include "../shm_posix/packet_source.h"
 #include "support.h"
 
 namespace {
@@ -330,6 +331,37 @@ TEST_CASE("packets wait in the ring for a consumer that comes later", "[packets]
     CHECK(!exists(ring.path));
 }
 
+TEST_CASE("a packet whose handling fails is the successor's, and may be seen twice", "[packets]") {
+    RingName ring;
+    const std::string name = " --name " + ring.name;
+    CHECK(run({kProgram, "produce", "--pipe", "--name", ring.name}, "hello\n").status == 0);
+    const Result failed = shell(kProgram + " consume --pipe > /dev/full" + name);
+    CHECK(failed.status == 1);
+    CHECK(has(failed.err, "write(stdout): No space left on device\n"));
+    const Result next = shell(kProgram + " consume --pipe" + name);
+    CHECK(next.status == 0);
+    CHECK(next.out == "hello\n");
+    CHECK(has(next.err, ring.name + ": goes on with packet 0, which may be seen twice\n"));
+    CHECK(!exists(ring.path));
+}
+
+TEST_CASE("a numbered packet that was changed is noticed", "[packets]") {
+    std::vector<unsigned char> packet(kLongest);
+    for (uint64_t number = 0; number < 100; ++number) {
+        const uint32_t length = make_numbered(packet.data(), number);
+        REQUIRE(length >= kShortest);
+        REQUIRE(length <= kLongest);
+        REQUIRE(is_numbered(packet.data(), length, number));
+        CHECK(!is_numbered(packet.data(), length, number + 1));
+        CHECK(!is_numbered(packet.data(), length - 4, number));
+        for (uint32_t i = 0; i < length; ++i) {
+            packet[i] ^= 16;
+            REQUIRE(!is_numbered(packet.data(), length, number));
+            packet[i] ^= 16;
+        }
+    }
+}
+
 TEST_CASE("one producer, one consumer: a second of a kind is refused", "[packets]") {
     RingName ring;
     Program producer({kProgram, "produce", "--pipe", "--name", ring.name});
@@ -386,6 +418,13 @@ TEST_CASE("what bears the ring's name is checked before it is used", "[packets]"
         unlink(ring.path.c_str());
     }
     put(ring.path, good);
+    if (geteuid() == 0) {
+        REQUIRE(chown(ring.path.c_str(), 65534, 65534) == 0);
+        const Result theirs = run({kProgram, "consume", "--name", ring.name});
+        CHECK(theirs.status == 1);
+        CHECK(has(theirs.err, "is not a file of yours; look at it: ls -l " + ring.path + "\n"));
+        REQUIRE(chown(ring.path.c_str(), 0, 0) == 0);
+    }
     const Result other = run({kProgram, "consume", "--slots", "5", "--name", ring.name});
     CHECK(other.status == 1);
     CHECK(has(other.err, "has 4 slots of 100 bytes, not as you ask\n"));
@@ -534,7 +573,8 @@ TEST_CASE("a run that is stopped after its input has ended still handles all", "
         both.close_input();
         const std::string pid = std::to_string(both.pid());
         REQUIRE(eventually(has_left, pid));
-        kill(both.pid(), stop);
+        for (const std::string& child : children(both.pid())) kill(std::stoi(child), stop);
+        kill(both.pid(), stop);  // both, as Ctrl-C does
         const Result result = both.finish();
         CHECK(result.status == (stop == SIGHUP ? 0 : 128 + stop));
         CHECK((result.out == all));
