@@ -27,6 +27,7 @@ inline constexpr char kHelp[] =
     "  --name NAME   the ring of produce and consume, if not /packets\n"
     "  --slots N     packets that fit in the ring, 1 to %u, if not 1024\n"
     "  --size BYTES  of the largest packet, 1 to %u, if not 2048\n"
+    "Ctrl-C ends the input, a second one the program.\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
 
 // Reads the command line; wrong usage ends the program with a sentence and exit status 2.
@@ -63,7 +64,7 @@ inline Options read_options(int argc, char** argv) {
         errx(2, "no packets: give --udp PORT, --generate N or --pipe");
     if (it.slots == 0 || it.size == 0) errx(2, "--slots and --size are 1 or more");
     if (run && !it.name.empty()) errx(2, "--name goes with produce and consume");
-    if (it.name.empty()) it.name = run ? "/memfd:packets" : "/packets";
+    if (it.name.empty()) it.name = run ? "/packets-" + std::to_string(getpid()) : "/packets";
     if (it.name[0] != '/') errx(2, "'%s' does not begin with a slash", it.name.c_str());
     return it;
 }

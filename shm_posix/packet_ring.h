@@ -44,7 +44,7 @@ struct Seat {
     // one who waits in it is killed (docs/failures dead-waiter shows it).
     bool asleep;
     sem_t wake;
-    uint64_t slept;  // times
+    uint64_t slept;  // times, however long
 };
 
 struct PacketRing {
@@ -53,7 +53,7 @@ struct PacketRing {
     uint32_t slots, size;         // how many; bytes of the largest packet
     pthread_mutex_t lock;         // guards who is there, who sleeps, `published` and `backlog`
     Seat seat[2];                 // by Side
-    std::atomic<uint64_t> published;  // packets handed over since the ring was made
+    std::atomic<uint64_t> published;  // packets handed over since the ring was made; one store
     uint64_t backlog;                 // the most that ever waited
     // Only the producer stores these: packets that it had to drop; those larger than a slot.
     std::atomic<uint64_t> dropped, oversize;
@@ -158,13 +158,13 @@ inline const char* ring_join(RingEnd* end, PacketRing* ring, Side side) {
     const uint64_t handled = ring->handled, published = ring->published;
     const Presence before = find_presence(seat);
     if (published - handled > ring->slots) fault = "holds a ring of impossible counts";
-    if (before == kHere) fault = "has such a process already";
+    if (before == kHere) fault = side == kProducer ? "has a producer" : "has a consumer";
     if (!fault) {
         lock(&seat->alive);
         seat->presence = kHere;
-        *end = {ring, side, ring->slots, ring->size, handled, handled, published, before, kNever};
-        if (side == kProducer) end->next = published;
-        if (side == kProducer) end->limit += end->slots;
+        const uint64_t next = side == kProducer ? published : handled;
+        const uint64_t limit = side == kProducer ? handled + ring->slots : handled;
+        *end = {ring, side, ring->slots, ring->size, next, limit, published, before, kNever};
     }
     unlock(&ring->lock);
     return fault;

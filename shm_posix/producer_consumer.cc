@@ -36,8 +36,17 @@ static const char* name() { return options.name.c_str(); }
 
 [[noreturn]] static void refuse(const char* fault) {
     errx(1,
-         "%s: %s\n  who uses it: grep -ls /dev/shm%s /proc/[0-9]*/maps\n  remove it: rm /dev/shm%s",
+         "%s: %s\n  who uses it: grep -ls /dev/shm%s /proc/[0-9]*/maps\n  remove it, if nobody "
+         "does: "
+         "rm /dev/shm%s",
          name(), fault, name(), name());
+}
+
+// run: an object of its own, which the child inherits. Its name goes at once, so nothing is left.
+static void make_object() {
+    object = shm_open(name(), O_CREAT | O_EXCL | O_RDWR, 0600);
+    if (object == -1) err(1, "shm_open(%s)", name());
+    shm_unlink(name());
 }
 
 // Opens the object of that name and locks it; makes it, if there is none. Who holds the lock knows
@@ -258,9 +267,13 @@ static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
 
 // Handles packets until the producer is gone and the ring empty; returns the exit status.
 static int consume() {
-    while (!stopped) {
+    for (bool told = false; !stopped;) {
         Slot* slot = take(&end, kSlice);
         if (!slot && gone(end.other)) break;
+        if (!slot && !told && options.verb == "consume" && end.other == kNever)
+            warnx("%s: nobody produces yet; start: %s produce --generate 1000 --name %s", name(),
+                  program_invocation_name, name());
+        told = true;
         if (!slot) continue;
         in_hand = true;
         const uint32_t length = slot->length;  // read once: the check is on what is used
@@ -280,9 +293,10 @@ int main(int argc, char** argv) {
     const bool run = options.verb == "run";
     if (options.udp) udp_socket = open_udp(options.port);
     on_stops(stop);
-    // Without a name nothing can be left, and the child inherits the mapping [memfd_create(2)].
-    if (run && (object = memfd_create("packets", MFD_CLOEXEC)) == -1) err(1, "memfd_create()");
-    if (!run) open_object();
+    if (run)
+        make_object();
+    else
+        open_object();
     PacketRing* ring = map_ring();
     if (run) child = spawn();
     const Side side = options.verb == "consume" || (run && child == 0) ? kConsumer : kProducer;
