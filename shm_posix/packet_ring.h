@@ -71,8 +71,9 @@ static_assert(std::atomic<uint64_t>::is_always_lock_free, "works between process
 //     slot       1          2         3           0           1
 //     state   in hand     taken   published   committed    no room
 //
-//     ring: handled 5, published 8. consumer: next 5, limit 7. producer: published 8, next 9, limit
-//     9
+//     ring      handled 5, published 8
+//     consumer  next 5, limit 7
+//     producer  next 9, limit 9, published 8
 //
 // The sizes are copies: no later change of the shared ones can lead us outside the memory.
 struct RingEnd {

@@ -35,11 +35,10 @@ static int udp_socket;
 static const char* name() { return options.name.c_str(); }
 
 [[noreturn]] static void refuse(const char* fault) {
-    errx(1,
-         "%s: %s\n  who uses it: grep -ls /dev/shm%s /proc/[0-9]*/maps\n  remove it, if nobody "
-         "does: "
-         "rm /dev/shm%s",
-         name(), fault, name(), name());
+    warnx("%s: %s", name(), fault);
+    fprintf(stderr, "  who uses it: grep -ls /dev/shm%s /proc/[0-9]*/maps\n", name());
+    fprintf(stderr, "  remove it, if nobody does: rm /dev/shm%s\n", name());
+    exit(1);
 }
 
 // run: an object of its own, which the child inherits. Its name goes at once, so nothing is left.
@@ -107,13 +106,13 @@ static void leave() {
     end.ring = nullptr;
     struct stat it = {};
     const bool named = fstat(object, &it) == 0 && it.st_nlink > 0;  // or the name is not ours now
-    if (named && end.other != kHere && waiting == 0)
+    if (named && end.other != kHere && waiting == 0) {
         shm_unlink(name());
-    else if (named && end.other != kHere)
-        warnx(
-            "%s: %ju packets wait in it\n  handle them: %s consume --name %s\n  remove it: rm "
-            "/dev/shm%s",
-            name(), uintmax_t{waiting}, program_invocation_name, name(), name());
+    } else if (named && end.other != kHere) {
+        warnx("%s: %ju packets wait in it", name(), uintmax_t{waiting});
+        fprintf(stderr, "  handle them: %s consume --name %s\n", program_invocation_name, name());
+        fprintf(stderr, "  remove it: rm /dev/shm%s\n", name());
+    }
     close(object);
 }
 
@@ -127,8 +126,8 @@ static void on_stops(void (*handler)(int)) {
             signal(stop, SIG_IGN);
 }
 
-// The first of them ends the input. If it comes later, the consumer has 10 seconds to come to its
-// end, after which wait_for() gives up.
+// The first of them ends the input. When that has ended already, it gives the consumer 10 seconds
+// to come to its end, too; then wait_for() gives up.
 static void stop(int signal) {
     stopped = signal;
     if (at_end) alarm(10);
