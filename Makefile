@@ -17,7 +17,7 @@ shm_posix/producer_consumer tests/test_packets.o: $(wildcard shm_posix/*.h)
 map_posix/shared_config tests/test_config.o: $(wildcard map_posix/*.h)
 tests/test_perf.o: perf/statistics.h
 
-perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h) shm_posix/packet_ring.h
+perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $(PERF_SOURCES) $(LDLIBS) -lrt
 
 demo: $(EXCHANGE)

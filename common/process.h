@@ -17,7 +17,7 @@
 
 #include <string>
 
-// Removes what this process made, when it fails or is told to stop; nullptr: there is nothing.
+// Removes what this process made, when it exits or is told to stop; nullptr: there is nothing.
 inline void (*volatile take_back)() = nullptr;
 
 // Holds HUP, INT, QUIT and TERM back, or lets them in (SIG_UNBLOCK) [sigprocmask(2)]: none may come
@@ -86,8 +86,8 @@ inline pid_t spawn() {
     return child;
 }
 
-// Waits at most `seconds` for a child and returns its exit status [waitpid(2)]. A child that is
-// killed or does not end in time is an error.
+// Waits at most `seconds` (0: without end) for a child and returns its exit status [waitpid(2)]. A
+// child that is killed or does not end in time is an error.
 inline int wait_for(pid_t child, unsigned seconds) {
     int status = 0;
     alarm(seconds);  // on_signal() gives up

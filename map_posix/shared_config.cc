@@ -4,7 +4,8 @@
 //     ./shared_config load app.conf && ./shared_config get port
 //
 // The loader makes an indexed image of a text and publishes it by rename(2). Readers map it
-// read-only and look keys up in it: all use the same pages [mmap(2), inotify(7), proc(5)].
+// read-only and look keys up in it: all use the same pages [mmap(2), inotify(7), proc(5)]. How the
+// image is opened, checked and mapped is in config_file.h.
 
 #include <getopt.h>
 #include <sys/file.h>
@@ -20,39 +21,28 @@
 #include <vector>
 
 #include "../common/process.h"
+#include "config_file.h"
 #include "config_image.h"
 #include "config_text.h"
 
-using config::Image;
-
-// What --watch looks up for: names in the directory, and its own, change.
+// What wakes --watch: a name in the directory, or the directory's own, changes.
 constexpr uint32_t kChanges = IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_MOVE_SELF;
 
-static const char* path = "./config.image";
 // The next image in the making: in the same directory, since rename(2) stays in a file system; by
 // one fixed name, so that a load finds and removes what a killed one left. A file without a name
 // (O_TMPFILE) would leave nothing, but linkat(2) gives a name only where there is none yet.
 static std::string next_path, directory;
 
-// Opens a regular file for reading; -1: there is none.
-static int open_regular(const char* file, struct stat* it) {
-    const int fd = open(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);  // a FIFO would make us wait
-    if (fd == -1 && errno == ENOENT) return -1;
-    if (fd == -1) err(1, "open(%s)", file);
-    if (fstat(fd, it) == -1) err(1, "fstat(%s)", file);
-    if (!S_ISREG(it->st_mode)) errx(1, "%s: is not a regular file", file);
-    return fd;
-}
-
 // Whether there is such a file. Nobody's data is overwritten: it must be an image of ours, or,
 // `unfinished`, what a killed load left of one.
-static bool replaceable(const char* file, bool unfinished) {
+static bool ours_is_there(const char* file, bool unfinished) {
     struct stat it;
     const int fd = open_regular(file, &it);
     if (fd == -1) return false;
     if (it.st_uid != geteuid()) errx(1, "%s: belongs to user %u, not to you", file, it.st_uid);
     uint32_t magic = 0;
     if (pread(fd, &magic, sizeof magic, 0) == -1) err(1, "pread(%s)", file);
+    // All 0 still: fill() writes the header last.
     const bool begun = unfinished && magic == 0 && (it.st_mode & 0222) == 0;
     if (magic != config::kMagic && !begun)
         errx(1, "%s: is not an image of ours, and stays as it is", file);
@@ -72,8 +62,8 @@ static int load(const char* file) {
     if (parent == -1) err(1, "open(%s)", directory.c_str());
     if (flock(parent, LOCK_EX | LOCK_NB) == -1)
         err(1, "flock(%s): is another load at work?", directory.c_str());
-    replaceable(path, false);
-    if (replaceable(next, true) && unlink(next) == -1) err(1, "unlink(%s)", next);
+    ours_is_there(path, false);
+    if (ours_is_there(next, true) && unlink(next) == -1) err(1, "unlink(%s)", next);
 
     // Make it aside. 0444, less the umask: this descriptor may write, no later one may.
     hold_signals();
@@ -102,50 +92,6 @@ static int load(const char* file) {
     return 0;
 }
 
-// Opens the image for reading, refuses a file not fit to be one.
-static int open_image(size_t* bytes) {
-    struct stat it;
-    const int fd = open_regular(path, &it);
-    if (fd == -1) err(1, "open(%s)", path);
-    // Readers are often other users than the loader, so any owner will do: who names a file trusts
-    // him. But nobody else: he could change or shorten it under our mapping.
-    if (it.st_mode & (S_IWGRP | S_IWOTH)) errx(1, "%s: others than its owner may write it", path);
-    if (it.st_size == 0) errx(1, "%s: is empty", path);  // cannot be mapped
-    *bytes = static_cast<size_t>(it.st_size);
-    return fd;
-}
-
-static Image checked(const void* start, size_t bytes) {
-    Image image;
-    const char* wrong = config::check(static_cast<const char*>(start), bytes, &image);
-    if (wrong) errx(1, "%s: %s", path, wrong);
-    return image;
-}
-
-static Image map_image() {
-    size_t bytes;
-    const int fd = open_image(&bytes);
-    void* start = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
-    if (start == MAP_FAILED) err(1, "mmap(%s)", path);
-    close(fd);  // the mapping keeps the file, and stays read-only as the descriptor was
-    return checked(start, bytes);
-}
-
-// What each process does without shared memory: reads the file into memory of its own.
-static Image copy_image() {
-    size_t bytes;
-    const int fd = open_image(&bytes);
-    void* start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (start == MAP_FAILED) err(1, "mmap(%zu bytes)", bytes);
-    if (read(fd, start, bytes) != static_cast<ssize_t>(bytes)) errx(1, "%s: ended early", path);
-    close(fd);
-    return checked(start, bytes);
-}
-
-static void unmap(const Image& image) {
-    if (munmap(const_cast<char*>(image.start), image.bytes) == -1) err(1, "munmap(%s)", path);
-}
-
 static std::string_view look_up(const Image& image, const char* key) {
     std::string_view value;
     if (!config::find(image, key, &value)) errx(1, "%s: has no key '%s'", path, key);
@@ -157,8 +103,8 @@ static int get(const char* key, bool watching) {
     const int events = watching ? inotify_init1(IN_CLOEXEC) : -1;
     if (watching && events == -1) err(1, "inotify_init1()");
     for (std::optional<std::string> last;;) {
-        // The directory, not the file: each load brings another file. Before each look, so that no
-        // load is missed in between; each time anew, since another directory may have its place.
+        // The directory, since each load brings another file. Before the look, so that no load is
+        // missed. Each time anew, since another directory may have taken its place.
         if (watching && inotify_add_watch(events, directory.c_str(), kChanges) == -1)
             err(1, "inotify_add_watch(%s)", directory.c_str());
         const Image image = map_image();
@@ -180,18 +126,10 @@ struct Memory {
     long pss = 0, rss = 0;  // KiB
 };
 
-// Waits until all readers have stopped themselves, and sums up their memory as the kernel counts
-// it: Rss, all pages present; Pss, those shared by n processes as 1/n each, and of the sum of each
-// process only the whole KiB [proc(5)].
-static Memory sum_stopped(const std::vector<pid_t>& readers) {
+// The memory of all readers as the kernel counts it: Rss, all pages present; Pss, those shared by n
+// processes as 1/n each, and of the sum of each process only the whole KiB [proc(5)].
+static Memory sum_memory(const std::vector<pid_t>& readers) {
     Memory sum;
-    for (pid_t reader : readers) {
-        int status;
-        alarm(60);  // on_signal() gives up
-        if (waitpid(reader, &status, WUNTRACED) == -1) err(1, "waitpid(%d)", reader);
-        alarm(0);
-        if (!WIFSTOPPED(status)) errx(1, "reader %d failed or was killed", reader);
-    }
     for (pid_t reader : readers) {
         const std::string file = "/proc/" + std::to_string(reader) + "/smaps_rollup";
         std::ifstream rollup(file);
@@ -205,28 +143,41 @@ static Memory sum_stopped(const std::vector<pid_t>& readers) {
     return sum;
 }
 
-// Starts readers that `take` the image, verify all of it and hold it; prints a line of the table.
+// Waits until all have stopped themselves, looks at their memory and lets them go on.
+static Memory measure_stopped(const std::vector<pid_t>& readers) {
+    for (pid_t reader : readers) {
+        int status;
+        alarm(60);  // on_signal() gives up
+        if (waitpid(reader, &status, WUNTRACED) == -1) err(1, "waitpid(%d)", reader);
+        alarm(0);
+        if (!WIFSTOPPED(status)) errx(1, "reader %d failed or was killed", reader);
+    }
+    const Memory sum = sum_memory(readers);
+    for (pid_t reader : readers) kill(reader, SIGCONT);
+    return sum;
+}
+
+// A reader: twice it takes the image, verifies all of it and stops to be measured. The first time
+// brings in the program's own pages, code and stack; the second time it holds the image.
+[[noreturn]] static void be_reader(Image (*take)()) {
+    setpgid(0, 0);  // Ctrl-Z and fg stop and continue the parent alone
+    for (bool hold : {false, true}) {
+        const Image image = take();
+        if (!config::verify(image)) errx(1, "%s: an entry is not found", path);
+        if (!hold) unmap(image);
+        raise(SIGSTOP);
+    }
+    _exit(0);
+}
+
+// Starts readers that `take` the image; prints a line of the table.
 static void measure(const char* what, size_t count, Image (*take)()) {
     std::vector<pid_t> readers;
     while (readers.size() < count) {
-        const pid_t reader = spawn();
-        readers.push_back(reader);
-        if (reader != 0) continue;
-        setpgid(0, 0);  // Ctrl-Z and fg stop and continue the parent alone
-        // Two rounds: the first brings in the program's own pages, code and stack; the second holds
-        // the image. Between them all meet: each stops, and goes on when all have been measured.
-        for (bool hold : {false, true}) {
-            const Image image = take();
-            if (!config::verify(image)) errx(1, "%s: an entry is not found", path);
-            if (!hold) unmap(image);
-            raise(SIGSTOP);
-        }
-        _exit(0);
+        readers.push_back(spawn());
+        if (readers.back() == 0) be_reader(take);
     }
-    const Memory own = sum_stopped(readers);
-    for (pid_t reader : readers) kill(reader, SIGCONT);
-    const Memory all = sum_stopped(readers);
-    for (pid_t reader : readers) kill(reader, SIGCONT);
+    const Memory own = measure_stopped(readers), all = measure_stopped(readers);
     for (pid_t reader : readers)
         if (wait_for(reader, 60) != 0) errx(1, "reader %d failed", reader);
     printf("%-15s %9ld %9ld %9ld %18ld\n", what, all.rss, all.pss, own.pss, all.pss - own.pss);

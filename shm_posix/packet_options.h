@@ -30,6 +30,8 @@ inline constexpr char kHelp[] =
     "Ctrl-C ends the input, a second one the program.\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
 
+inline Options options;
+
 // Reads the command line; wrong usage ends the program with a sentence and exit status 2.
 inline Options read_options(int argc, char** argv) {
     Options it;

@@ -7,114 +7,24 @@
 //
 // The producer receives each packet straight into a slot of the ring, the consumer handles it
 // there: no copy in between. How the two wait for each other, and survive each other's death, is in
-// packet_ring.h.
+// packet_ring.h; the shared memory object is made, mapped and removed in packet_object.h.
 
 #include <poll.h>
-#include <sys/file.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 
 #include "../common/process.h"
+#include "packet_object.h"
 #include "packet_options.h"
 #include "packet_ring.h"
 #include "packet_source.h"
 
 constexpr int kSlice = 250;  // milliseconds until a wait looks up: is the other side alive?
 
-static Options options;
-static RingEnd end;                        // this process's hold on the ring
-static int object = -1;                    // the shared memory object
 static pid_t child = 0;                    // run: the consumer
-static bool in_hand = false;               // the consumer handles a packet
 static volatile sig_atomic_t stopped = 0;  // the signal that told us to stop
-static volatile sig_atomic_t at_end = 0;   // run: all is handed over
+static volatile sig_atomic_t at_end = 0;   // all is handed over, or handled
 static uint64_t packets, bytes;            // handed over, or handled, by this process
 static double first_time, last_time;       // of these packets, in seconds
 static int udp_socket;
-
-static const char* name() { return options.name.c_str(); }
-
-[[noreturn]] static void refuse(const char* fault) {
-    warnx("%s: %s", name(), fault);
-    fprintf(stderr, "  who uses it: grep -ls /dev/shm%s /proc/[0-9]*/maps\n", name());
-    fprintf(stderr, "  remove it, if nobody does: rm /dev/shm%s\n", name());
-    exit(1);
-}
-
-// run: an object of its own, which the child inherits. Its name goes at once, so nothing is left.
-static void make_object() {
-    object = shm_open(name(), O_CREAT | O_EXCL | O_RDWR, 0600);
-    if (object == -1) err(1, "shm_open(%s)", name());
-    shm_unlink(name());
-}
-
-// Opens the object of that name and locks it; makes it, if there is none. Who holds the lock knows
-// that nobody else is making or removing it [shm_open(3), flock(2)].
-static void open_object() {
-    struct stat it = {};
-    while (it.st_nlink == 0) {  // at first, and if its last user removed it while we waited
-        if (object != -1) close(object);
-        object = shm_open(name(), O_CREAT | O_RDWR | O_NONBLOCK, 0600);
-        if (object == -1 && errno != EACCES) err(1, "shm_open(%s)", name());
-        if (object == -1 || fstat(object, &it) == -1 || !S_ISREG(it.st_mode) ||
-            it.st_uid != geteuid())
-            errx(1, "%s: is not a file of yours; look at it: ls -l /dev/shm%s", name(), name());
-        if (flock(object, LOCK_EX) == -1 || fstat(object, &it) == -1) err(1, "flock(%s)", name());
-    }
-    if (it.st_size == 0) take_back = [] { shm_unlink(name()); };
-}
-
-// The ring in the object; an empty object gets one.
-static PacketRing* map_ring() {
-    struct stat it;
-    if (fstat(object, &it) == -1) err(1, "fstat(%s)", name());
-    const bool fresh = it.st_size == 0;
-    const size_t size =
-        fresh ? ring_bytes(options.slots, options.size) : static_cast<size_t>(it.st_size);
-    // Size and memory at once: if there is too little, that is ENOSPC here, not SIGBUS later.
-    while (fresh && (errno = posix_fallocate(object, 0, static_cast<off_t>(size))) != 0)
-        if (errno != EINTR) err(1, "posix_fallocate(%s, %zu bytes)", name(), size);
-    void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, object, 0);
-    if (memory == MAP_FAILED) err(1, "mmap(%s)", name());
-    if (fresh) ring_create(memory, options.slots, options.size);
-    if (const char* fault = ring_fault(memory, size)) refuse(fault);
-    PacketRing* ring = static_cast<PacketRing*>(memory);
-    if (options.sized && (options.slots != ring->slots || options.size != ring->size))
-        errx(1, "%s: has %u slots of %u bytes, not as you ask", name(), ring->slots, ring->size);
-    if (options.generate && ring->size < kLongest)
-        errx(1, "%s: its slots of %u bytes are too small for packets of %u", name(), ring->size,
-             kLongest);
-    take_back = nullptr;  // from now on packets may be in it
-    return ring;
-}
-
-// Takes a side of the ring, and lets others open or remove it again.
-static void join(PacketRing* ring, Side side) {
-    if (const char* fault = ring_join(&end, ring, side)) refuse(fault);
-    if (end.next > 0 || end.before != kNever)
-        warnx("%s: goes on with packet %ju%s", name(), uintmax_t{end.next},
-              side == kConsumer && end.before == kDied ? ", which may be seen twice" : "");
-    flock(object, LOCK_UN);
-}
-
-// Gives our side up, at exit too; the last to leave an empty ring removes it. Not so a packet that
-// is in hand when we fail: the successor will find it, and that we are gone.
-static void leave() {
-    if (!end.ring || in_hand) return;
-    flock(object, LOCK_EX);
-    const uint64_t waiting = ring_leave(&end);
-    end.ring = nullptr;
-    struct stat it = {};
-    const bool named = fstat(object, &it) == 0 && it.st_nlink > 0;  // or the name is not ours now
-    if (named && end.other != kHere && waiting == 0) {
-        shm_unlink(name());
-    } else if (named && end.other != kHere) {
-        warnx("%s: %ju packets wait in it", name(), uintmax_t{waiting});
-        fprintf(stderr, "  handle them: %s consume --name %s\n", program_invocation_name, name());
-        fprintf(stderr, "  remove it: rm /dev/shm%s\n", name());
-    }
-    close(object);
-}
 
 // HUP, INT, QUIT and TERM: what they do from now on, but for those that nohup(1) has us ignore.
 static void on_stops(void (*handler)(int)) {
@@ -127,7 +37,7 @@ static void on_stops(void (*handler)(int)) {
 }
 
 // The first of them ends the input. When that has ended already, it gives the consumer 10 seconds
-// to come to its end, too; then wait_for() gives up.
+// to come to its end, too; then on_signal() gives up.
 static void stop(int signal) {
     stopped = signal;
     if (at_end) alarm(10);
@@ -174,7 +84,7 @@ static void count(size_t length) {
 }
 
 // The slot in hand has got a packet.
-static void hand_over(size_t length, uint32_t tag = 0) {
+static void put_in_ring(size_t length, uint32_t tag = 0) {
     count(length);
     commit(&end, static_cast<uint32_t>(length), tag);
 }
@@ -185,14 +95,14 @@ static void receive_stdin() {
         const ssize_t length = read(STDIN_FILENO, slot->data(), end.size);
         if (length == -1 && errno != EAGAIN) err(1, "read(stdin)");
         if (length == 0) break;
-        if (length > 0) hand_over(static_cast<size_t>(length));
+        if (length > 0) put_in_ring(static_cast<size_t>(length));
     }
 }
 
 // --generate: goes on where the ring ends, so that a successor completes the series.
 static void generate() {
     for (Slot* slot; end.next < options.count && !stopped && (slot = room());)
-        hand_over(make_numbered(slot->data(), end.next), kNumbered);
+        put_in_ring(make_numbered(slot->data(), end.next), kNumbered);
 }
 
 // One packet into the slot, or without a slot into nothing; false: none has come.
@@ -201,7 +111,7 @@ static bool receive_packet(Slot* slot) {
     const ssize_t length = receive_udp(udp_socket, slot ? slot->data() : nullptr, size);
     if (length == -1) return false;
     if (slot && length <= static_cast<ssize_t>(size))
-        hand_over(static_cast<size_t>(length));
+        put_in_ring(static_cast<size_t>(length));
     else
         ++end.ring->dropped;
     if (length > static_cast<ssize_t>(end.size)) ++end.ring->oversize;
@@ -217,7 +127,7 @@ static void receive_packets() {
     // What has come is still handled, or, if nobody makes room for it, dropped.
     end_udp(udp_socket);
     for (slot = room(); receive_packet(slot);)
-        if (slot) slot = room();
+        if (slot) slot = room();  // once there was none, no further wait
     end.ring->dropped += dropped_udp(udp_socket);
 }
 
@@ -264,15 +174,15 @@ static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
         errx(1, "packet %ju: has another number, or its checksum is wrong", uintmax_t{end.next});
 }
 
-// Handles packets until the producer is gone and the ring empty; returns the exit status.
+// Handles packets until the producer is gone and the ring empty, or we are stopped; returns the
+// exit status.
 static int consume() {
-    for (bool told = false; !stopped;) {
+    for (bool first = true; !stopped; first = false) {
         Slot* slot = take(&end, kSlice);
         if (!slot && gone(end.other)) break;
-        if (!slot && !told && options.verb == "consume" && end.other == kNever)
+        if (!slot && first && options.verb == "consume" && end.other == kNever)
             warnx("%s: nobody produces yet; start: %s produce --generate 1000 --name %s", name(),
                   program_invocation_name, name());
-        told = true;
         if (!slot) continue;
         in_hand = true;
         const uint32_t length = slot->length;  // read once: the check is on what is used

@@ -1,0 +1,68 @@
+// The image of a configuration as a file: opened, checked, mapped or copied.
+
+#pragma once
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "../common/process.h"
+#include "config_image.h"
+
+using config::Image;
+
+inline const char* path = "./config.image";
+
+// Opens a regular file for reading; -1: there is none.
+inline int open_regular(const char* file, struct stat* it) {
+    const int fd = open(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);  // a FIFO would make us wait
+    if (fd == -1 && errno == ENOENT) return -1;
+    if (fd == -1) err(1, "open(%s)", file);
+    if (fstat(fd, it) == -1) err(1, "fstat(%s)", file);
+    if (!S_ISREG(it->st_mode)) errx(1, "%s: is not a regular file", file);
+    return fd;
+}
+
+// Opens the image for reading, refuses a file not fit to be one.
+inline int open_image(size_t* bytes) {
+    struct stat it;
+    const int fd = open_regular(path, &it);
+    if (fd == -1) err(1, "open(%s)", path);
+    // Readers are often other users than the loader, so any owner will do: who names a file trusts
+    // him. But nobody else: he could change or shorten it under our mapping.
+    if (it.st_mode & (S_IWGRP | S_IWOTH)) errx(1, "%s: others than its owner may write it", path);
+    if (it.st_size == 0) errx(1, "%s: is empty", path);  // cannot be mapped
+    *bytes = static_cast<size_t>(it.st_size);
+    return fd;
+}
+
+inline Image checked(const void* start, size_t bytes) {
+    Image image;
+    const char* wrong = config::check(static_cast<const char*>(start), bytes, &image);
+    if (wrong) errx(1, "%s: %s", path, wrong);
+    return image;
+}
+
+inline Image map_image() {
+    size_t bytes;
+    const int fd = open_image(&bytes);
+    void* start = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    if (start == MAP_FAILED) err(1, "mmap(%s)", path);
+    close(fd);  // the mapping keeps the file, and stays read-only as the descriptor was
+    return checked(start, bytes);
+}
+
+// What each process does without shared memory: reads the file into memory of its own.
+inline Image copy_image() {
+    size_t bytes;
+    const int fd = open_image(&bytes);
+    // mmap, not malloc: so unmap() serves both.
+    void* start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start == MAP_FAILED) err(1, "mmap(%zu bytes)", bytes);
+    if (read(fd, start, bytes) != static_cast<ssize_t>(bytes)) errx(1, "%s: ended early", path);
+    close(fd);
+    return checked(start, bytes);
+}
+
+inline void unmap(const Image& image) {
+    if (munmap(const_cast<char*>(image.start), image.bytes) == -1) err(1, "munmap(%s)", path);
+}
