@@ -73,6 +73,17 @@ inline void prepare() {
             signal(stop, SIG_IGN);  // nohup(1)
 }
 
+// From now on HUP, INT, QUIT and TERM call `handler` [sigaction(2)], but for those that nohup(1)
+// has us ignore.
+inline void handle_stops(void (*handler)(int), int flags) {
+    struct sigaction action = {}, before;
+    action.sa_handler = handler;
+    action.sa_flags = flags;
+    for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM})
+        if (sigaction(stop, nullptr, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(stop, &action, nullptr);
+}
+
 // fork(2). The child dies with its parent [prctl(2)] and takes nothing back.
 inline pid_t spawn() {
     const pid_t parent = getpid();

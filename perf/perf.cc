@@ -264,12 +264,7 @@ int main(int argc, char** argv) {
     take_back = [] {
         if (made) remove(*made);
     };
-    for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM}) {
-        struct sigaction action = {}, before;
-        sigaction(stop, nullptr, &before);
-        action.sa_handler = note_stop;  // without SA_RESTART: a call that waits ends
-        if (before.sa_handler != SIG_IGN) sigaction(stop, &action, nullptr);
-    }
+    handle_stops(note_stop, 0);  // without SA_RESTART: a call that waits ends
     report.full = options.full;
     report.machine = machine(options.directory);
     file_name = options.directory + "/shm-perf-" + std::to_string(getpid());

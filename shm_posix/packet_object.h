@@ -76,7 +76,7 @@ inline void join(PacketRing* ring, Side side) {
     if (const char* fault = ring_join(&end, ring, side)) refuse(fault);
     if (end.next > 0 || end.before != kNever)
         warnx("%s: goes on with packet %ju%s", name(), uintmax_t{end.next},
-              side == kConsumer && end.before == kDied ? ", which may be seen twice" : "");
+              end.in_doubt ? ", which may be seen twice" : "");
     flock(object, LOCK_UN);
 }
 

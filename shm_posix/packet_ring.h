@@ -121,12 +121,16 @@ inline const char* ring_join(RingEnd* end, PacketRing* ring, Side side) {
     if (!fault) {
         lock(&seat->alive);
         seat->presence = kHere;
-        const uint64_t next = side == kProducer ? published : handled;
-        const uint64_t limit = side == kProducer ? handled + ring->slots : handled;
-        *end = {ring,       side,   ring->slots,
-                ring->size, next,   limit,
-                published,  before, side == kConsumer && before == kDied,
-                kNever};
+        *end = RingEnd();
+        end->ring = ring;
+        end->side = side;
+        end->slots = ring->slots;
+        end->size = ring->size;
+        end->next = side == kProducer ? published : handled;
+        end->limit = side == kProducer ? handled + ring->slots : handled;
+        end->published = published;
+        end->before = before;
+        end->in_doubt = side == kConsumer && before == kDied;
     }
     unlock(&ring->lock);
     return fault;
@@ -171,8 +175,8 @@ inline void commit(RingEnd* end, uint32_t length, uint32_t tag = 0) {
     if (++end->next - end->published >= std::max(1u, end->slots / 4)) publish(end);
 }
 
-// Consumer: takes a batch, and wakes the producer if there is room enough; false, and about
-// to sleep: nothing waits.
+// Consumer: takes a batch, and wakes the producer if there is room enough. False if nothing waits;
+// then we are about to sleep, unless the producer is gone.
 inline bool take_batch(RingEnd* end) {
     PacketRing* ring = end->ring;
     Seat* seat = ring->seat;

@@ -7,7 +7,8 @@
 //
 // The producer receives each packet straight into a slot of the ring, the consumer handles it
 // there: no copy in between. How the two wait for each other, and survive each other's death, is in
-// packet_ring.h; the shared memory object is made, mapped and removed in packet_object.h.
+// packet_ring.h and seat.h; the shared memory object is made, mapped and removed in
+// packet_object.h.
 
 #include <poll.h>
 
@@ -26,18 +27,9 @@ static uint64_t packets, bytes;            // handed over, or handled, by this p
 static double first_time, last_time;       // of these packets, in seconds
 static int udp_socket;
 
-// HUP, INT, QUIT and TERM: what they do from now on, but for those that nohup(1) has us ignore.
-static void on_stops(void (*handler)(int)) {
-    struct sigaction action = {}, before;
-    action.sa_handler = handler;
-    action.sa_flags = SA_RESETHAND | SA_RESTART;  // the second of a kind ends the process
-    for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM})
-        if (sigaction(stop, &action, &before) == 0 && before.sa_handler == SIG_IGN)
-            signal(stop, SIG_IGN);
-}
-
-// The first of them ends the input. When that has ended already, it gives the consumer 10 seconds
-// to come to its end, too; then on_signal() gives up.
+// What the signals do: the first ends the input, the second of a kind the process. When the input
+// has ended already, the first gives the consumer 10 seconds to come to its end; then on_signal()
+// gives up.
 static void stop(int signal) {
     stopped = signal;
     if (at_end) alarm(10);
@@ -50,7 +42,7 @@ static bool over() {
     return stopped || it.si_pid != 0;
 }
 
-// A free slot, however long that takes; nullptr if all is over and the ring still full.
+// A free slot, however long that takes; nullptr if all is over and the ring full.
 static Slot* room() {
     static Presence told = kHere;
     for (;;) {
@@ -201,7 +193,7 @@ int main(int argc, char** argv) {
     options = read_options(argc, argv);
     const bool run = options.verb == "run";
     if (options.udp) udp_socket = open_udp(options.port);
-    on_stops(stop);
+    handle_stops(stop, SA_RESETHAND | SA_RESTART);
     if (run)
         make_object();
     else
@@ -210,7 +202,7 @@ int main(int argc, char** argv) {
     if (run) child = spawn();
     const Side side = options.verb == "consume" || (run && child == 0) ? kConsumer : kProducer;
     if (run && side == kConsumer) {
-        on_stops(SIG_IGN);  // the parent ends the input; the child goes on to its end
+        handle_stops(SIG_IGN, 0);  // the parent ends the input; the child goes on to its end
         stopped = 0;
     }
     join(ring, side);

@@ -221,6 +221,18 @@ bool has(const std::string& text, const std::string& part) {
     return text.find(part) != std::string::npos;
 }
 
+std::vector<pid_t> children(pid_t parent) {
+    std::vector<pid_t> all;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+        if (!isdigit(entry.path().filename().string()[0])) continue;
+        const std::string stat = contents(entry.path() / "stat");
+        const size_t name_end = stat.rfind(')');
+        if (name_end != std::string::npos && atoi(stat.c_str() + name_end + 4) == parent)
+            all.push_back(std::stoi(entry.path().filename()));
+    }
+    return all;
+}
+
 bool eventually(bool (*condition)(const std::string&), const std::string& argument, int seconds) {
     for (const auto end = deadline(seconds); left(end) > 0; usleep(1000))
         if (condition(argument)) return true;

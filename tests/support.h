@@ -104,6 +104,9 @@ std::string contents(const std::string& path);
 void put(const std::string& path, const std::string& bytes);
 bool has(const std::string& text, const std::string& part);
 
+// The children of a process that still run or were not waited for.
+std::vector<pid_t> children(pid_t parent);
+
 // True once `condition` holds; false when that takes longer than `seconds`.
 bool eventually(bool (*condition)(const std::string&), const std::string& argument,
                 int seconds = kPatience);

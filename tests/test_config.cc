@@ -74,15 +74,6 @@ int end_of(pid_t child) {
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-// The children of a process, as proc(5) lists them.
-std::vector<pid_t> children(pid_t parent) {
-    const std::string pid = std::to_string(parent);
-    std::istringstream list(contents("/proc/" + pid + "/task/" + pid + "/children"));
-    std::vector<pid_t> all;
-    for (pid_t child; list >> child;) all.push_back(child);
-    return all;
-}
-
 }  // namespace
 
 TEST_CASE("config: what is loaded is what get prints", "[config]") {
@@ -649,7 +640,6 @@ TEST_CASE("config: what 200 readers of 100 KB cost", "[config]") {
 }
 
 TEST_CASE("config: a killed reader or parent ends all of them", "[config]") {
-    if (!exists("/proc/thread-self/children")) SKIP_BECAUSE("no /proc/PID/task/TID/children here");
     const Loaded it(generation(1, 100000));
     for (const bool parent : {false, true}) {
         Program readers({ours(), "readers", "20", "--image", it.image});
