@@ -97,11 +97,11 @@ inline pid_t spawn() {
     return child;
 }
 
-// Waits at most `seconds` (0: without end) for a child and returns its exit status [waitpid(2)]. A
-// child that is killed or does not end in time is an error.
+// Waits at most `seconds` (0: as long as an alarm(2) that is set already, if any) for a child and
+// returns its exit status [waitpid(2)]. A child that is killed or does not end in time is an error.
 inline int wait_for(pid_t child, unsigned seconds) {
     int status = 0;
-    alarm(seconds);  // on_signal() gives up
+    if (seconds > 0) alarm(seconds);  // on_signal() gives up
     if (waitpid(child, &status, 0) == -1) err(1, "waitpid(%d)", child);
     alarm(0);
     if (WIFSIGNALED(status))

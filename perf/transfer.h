@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "../shm_posix/packet_ring.h"
+#include "../shm_posix/ring_end.h"
 #include "rounds.h"
 
 enum How { kRing, kPipe, kSocket, kQueue, kHows };

@@ -7,12 +7,11 @@
 #include <sys/stat.h>
 
 #include "packet_options.h"
-#include "packet_ring.h"
 #include "packet_source.h"
+#include "ring_end.h"
 
-inline RingEnd end;           // this process's hold on the ring
-inline int object = -1;       // the shared memory object
-inline bool in_hand = false;  // the consumer handles a packet
+inline RingEnd end;      // this process's end of the ring
+inline int object = -1;  // the shared memory object
 
 inline const char* name() { return options.name.c_str(); }
 
@@ -74,28 +73,28 @@ inline PacketRing* map_ring() {
 // Takes a side of the ring, and lets others open or remove it again.
 inline void join(PacketRing* ring, Side side) {
     if (const char* fault = ring_join(&end, ring, side)) refuse(fault);
-    if (end.next > 0 || end.before != kNever)
+    const bool doubt = side == kConsumer && ring->begun != ring->handled;
+    if (end.next > 0 || doubt)
         warnx("%s: goes on with packet %ju%s", name(), uintmax_t{end.next},
-              end.in_doubt ? ", which may be seen twice" : "");
+              doubt ? ", which may be seen twice" : "");
     flock(object, LOCK_UN);
 }
 
-// Gives our side up, at exit too; the last to leave an empty ring removes it. Who fails with a
-// packet in hand keeps the side: a successor then finds that we died.
+// Gives our side up, at exit too; the last to leave an empty ring removes it.
 inline void leave() {
-    if (!end.ring || in_hand) return;
+    if (!end.ring) return;
     flock(object, LOCK_EX);
     const uint64_t waiting = ring_leave(&end);
     end.ring = nullptr;
     struct stat it = {};
-    const bool named =
-        fstat(object, &it) == 0 && it.st_nlink > 0;  // no link: removed, or that of run
-    if (named && end.other != kHere && waiting == 0) {
-        shm_unlink(name());
-    } else if (named && end.other != kHere) {
-        warnx("%s: %ju packets wait in it", name(), uintmax_t{waiting});
-        fprintf(stderr, "  handle them: %s consume --name %s\n", program_invocation_name, name());
-        fprintf(stderr, "  remove it: rm /dev/shm%s\n", name());
+    fstat(object, &it);
+    if (it.st_nlink > 0 && end.other != kHere) {  // no link: removed, or that of run
+        if (waiting == 0) shm_unlink(name());
+        if (waiting > 0) {
+            warnx("%s: %ju packets wait in it", name(), uintmax_t{waiting});
+            fprintf(stderr, "  handle them: %s consume --name %s\n", program_invocation_name, name());
+            fprintf(stderr, "  remove it: rm /dev/shm%s\n", name());
+        }
     }
     close(object);
 }

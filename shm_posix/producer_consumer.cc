@@ -6,66 +6,18 @@
 //     ./producer_consumer --udp 9000 --pipe          and elsewhere: nc -u 127.0.0.1 9000
 //
 // The producer receives each packet straight into a slot of the ring, the consumer handles it
-// there: no copy in between. How the two wait for each other, and survive each other's death, is in
-// packet_ring.h and seat.h; the shared memory object is made, mapped and removed in
-// packet_object.h.
-
-#include <poll.h>
+// there: no copy in between. The object that holds the ring is opened, mapped and removed in
+// packet_object.h; how the two hand packets over and wait for each other is in ring_end.h.
 
 #include "../common/process.h"
 #include "packet_object.h"
 #include "packet_options.h"
-#include "packet_ring.h"
 #include "packet_source.h"
+#include "packet_wait.h"
+#include "ring_end.h"
 
-constexpr int kSlice = 250;  // milliseconds until a wait looks up: is the other side alive?
-
-static pid_t child = 0;                    // run: the consumer
-static volatile sig_atomic_t stopped = 0;  // the signal that told us to stop
-static volatile sig_atomic_t at_end = 0;   // all is handed over, or handled
-static uint64_t packets, bytes;            // handed over, or handled, by this process
-static double first_time, last_time;       // of these packets, in seconds
-static int udp_socket;
-
-// What the signals do: the first ends the input, the second of a kind the process. When the input
-// has ended already, the first gives the consumer 10 seconds to come to its end; then on_signal()
-// gives up.
-static void stop(int signal) {
-    stopped = signal;
-    if (at_end) alarm(10);
-}
-
-// No more input: somebody stopped us, or our child is gone.
-static bool over() {
-    siginfo_t it = {};
-    if (child) waitid(P_PID, static_cast<id_t>(child), &it, WEXITED | WNOHANG | WNOWAIT);
-    return stopped || it.si_pid != 0;
-}
-
-// A free slot, however long that takes; nullptr if all is over and the ring full.
-static Slot* room() {
-    static Presence told = kHere;
-    for (;;) {
-        Slot* slot = reserve(&end, kSlice);
-        if (slot) told = kHere;
-        if (slot || over()) return slot;
-        if (!child && end.other != told && end.other != kHere)
-            warnx("%s: the ring is full and nobody consumes; start: %s consume --name %s", name(),
-                  program_invocation_name, name());
-        told = end.other;
-    }
-}
-
-// Waits for input; false if all is over before.
-static bool input(int fd) {
-    pollfd it = {fd, POLLIN, 0};
-    for (int ms = 0; !stopped; ms = kSlice) {
-        if (poll(&it, 1, ms) > 0) return true;
-        publish(&end);  // input pauses: hand over what there is
-        if (over()) break;
-    }
-    return false;
-}
+static uint64_t packets, bytes;       // handed over, or handled, by this process
+static double first_time, last_time;  // of these packets, in seconds
 
 static void count(size_t length) {
     timespec now;
@@ -83,7 +35,7 @@ static void put_in_ring(size_t length, uint32_t tag = 0) {
 
 // --pipe: what one read(2) brings is a packet.
 static void receive_stdin() {
-    for (Slot* slot; input(STDIN_FILENO) && (slot = room());) {
+    for (Slot* slot; wait_for_input(STDIN_FILENO) && (slot = wait_for_slot());) {
         const ssize_t length = read(STDIN_FILENO, slot->data(), end.size);
         if (length == -1 && errno != EAGAIN) err(1, "read(stdin)");
         if (length == 0) break;
@@ -93,34 +45,59 @@ static void receive_stdin() {
 
 // --generate: goes on where the ring ends, so that a successor completes the series.
 static void generate() {
-    for (Slot* slot; end.next < options.count && !stopped && (slot = room());)
+    for (Slot* slot; end.next < options.count && !stopped && (slot = wait_for_slot());)
         put_in_ring(make_numbered(slot->data(), end.next), kNumbered);
 }
 
 // One packet into the slot, or without a slot into nothing; false: none has come.
-static bool receive_packet(Slot* slot) {
-    const size_t size = slot ? end.size : 0;
-    const ssize_t length = receive_udp(udp_socket, slot ? slot->data() : nullptr, size);
+static bool receive_packet(int udp, Slot* slot) {
+    const ssize_t length = receive_udp(udp, slot ? slot->data() : nullptr, slot ? end.size : 0);
     if (length == -1) return false;
-    if (slot && length <= static_cast<ssize_t>(size))
+    const bool oversize = length > static_cast<ssize_t>(end.size);
+    if (oversize) ++end.ring->oversize;
+    if (slot && !oversize)
         put_in_ring(static_cast<size_t>(length));
     else
         ++end.ring->dropped;
-    if (length > static_cast<ssize_t>(end.size)) ++end.ring->oversize;
     return true;
 }
 
 // --udp, until we are told to stop. While the ring is full, packets wait in the kernel's buffer,
 // which drops what is too much.
-static void receive_packets() {
+static void receive_packets(int udp) {
     Slot* slot;
-    while (!stopped && (slot = room()))
-        if (!receive_packet(slot) && !input(udp_socket)) break;
+    while (!stopped && (slot = wait_for_slot()))
+        if (!receive_packet(udp, slot) && !wait_for_input(udp)) break;
     // What has come is still handled, or, if nobody makes room for it, dropped.
-    end_udp(udp_socket);
-    for (slot = room(); receive_packet(slot);)
-        if (slot) slot = room();  // once there was none, no further wait
-    end.ring->dropped += dropped_udp(udp_socket);
+    end_udp(udp);
+    for (slot = wait_for_slot(); receive_packet(udp, slot);)
+        if (slot) slot = wait_for_slot();
+    end.ring->dropped += dropped_udp(udp);
+}
+
+// Handles the packet in hand: it goes to stdout, or if it is numbered, it must be whole and next.
+static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
+    if (length > end.size) errx(1, "packet %ju: has an impossible length", uintmax_t{end.next});
+    for (uint32_t done = 0; options.pipe && done < length;) {
+        const ssize_t written = write(STDOUT_FILENO, data + done, length - done);
+        if (written == -1) err(1, "write(stdout)");
+        done += static_cast<uint32_t>(written);
+    }
+    if (!options.pipe && tag == kNumbered && !is_numbered(data, length, end.next))
+        errx(1, "packet %ju: has another number, or its checksum is wrong", uintmax_t{end.next});
+}
+
+// Handles packets until the producer is gone and the ring empty, or we are stopped.
+static void handle_packets() {
+    while (!stopped) {
+        Slot* slot = take(&end, kSlice);
+        if (!slot && gone(end.other)) break;
+        if (!slot) continue;
+        const uint32_t length = slot->length;  // read once: the check is on what is used
+        handle(slot->data(), length, slot->tag);
+        release(&end);
+        count(length);
+    }
 }
 
 // What this process did, and how the two got on.
@@ -141,48 +118,24 @@ static void summary(const char* did) {
     if (fflush(out) != 0 || ferror(out)) err(1, "write(%s)", options.pipe ? "stderr" : "stdout");
 }
 
-// Receives packets until there are no more; returns the exit status.
-static int produce() {
+// The receiving process.
+static void produce(int udp) {
     if (options.udp)
-        receive_packets();
+        receive_packets(udp);
     else if (options.generate)
         generate();
     else
         receive_stdin();
     publish(&end);
-    if (!child) summary("handed over");
-    return 0;
+    if (options.verb == "produce") summary("handed over");
 }
 
-// Handles the packet in hand: it goes to stdout, or if it is numbered, it must be whole and next.
-static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
-    if (length > end.size) errx(1, "packet %ju: has an impossible length", uintmax_t{end.next});
-    for (uint32_t done = 0; options.pipe && done < length;) {
-        const ssize_t written = write(STDOUT_FILENO, data + done, length - done);
-        if (written == -1) err(1, "write(stdout)");
-        done += static_cast<uint32_t>(written);
-    }
-    if (!options.pipe && tag == kNumbered && !is_numbered(data, length, end.next))
-        errx(1, "packet %ju: has another number, or its checksum is wrong", uintmax_t{end.next});
-}
-
-// Handles packets until the producer is gone and the ring empty, or we are stopped; returns the
-// exit status.
+// The processing process; returns the exit status.
 static int consume() {
-    for (bool first = true; !stopped; first = false) {
-        Slot* slot = take(&end, kSlice);
-        if (!slot && gone(end.other)) break;
-        if (!slot && first && options.verb == "consume" && end.other == kNever)
-            warnx("%s: nobody produces yet; start: %s produce --generate 1000 --name %s", name(),
-                  program_invocation_name, name());
-        if (!slot) continue;
-        in_hand = true;
-        const uint32_t length = slot->length;  // read once: the check is on what is used
-        handle(slot->data(), length, slot->tag);
-        release(&end);
-        in_hand = false;
-        count(length);
-    }
+    if (options.verb == "consume" && end.other == kNever)
+        warnx("%s: nobody produces yet; start: %s produce --generate 1000 --name %s", name(),
+              program_invocation_name, name());
+    handle_packets();
     if (end.other == kDied) warnx("the producer died; all that it handed over is handled");
     summary("handled");
     return end.other == kDied;
@@ -192,25 +145,25 @@ int main(int argc, char** argv) {
     prepare();
     options = read_options(argc, argv);
     const bool run = options.verb == "run";
-    if (options.udp) udp_socket = open_udp(options.port);
-    handle_stops(stop, SA_RESETHAND | SA_RESTART);
+    const int udp = options.udp ? open_udp(options.port) : -1;
     if (run)
         make_object();
     else
         open_object();
     PacketRing* ring = map_ring();
+    handle_stops(stop, SA_RESETHAND | SA_RESTART);
     if (run) child = spawn();
-    const Side side = options.verb == "consume" || (run && child == 0) ? kConsumer : kProducer;
-    if (run && side == kConsumer) {
-        handle_stops(SIG_IGN, 0);  // the parent ends the input; the child goes on to its end
-        stopped = 0;
-    }
-    join(ring, side);
+    const bool consumer = options.verb == "consume" || (run && child == 0);
+    if (run && consumer) ignore_stops();  // the parent ends the input; the child comes to its end
+    join(ring, consumer ? kConsumer : kProducer);
     atexit(leave);
-    int status = side == kConsumer ? consume() : produce();
+    int status = 0;
+    if (consumer)
+        status = consume();
+    else
+        produce(udp);
     leave();
-    at_end = 1;
-    if (child) status = wait_for(child, stopped ? 10 : 0);
+    if (child) status = wait_for(child, 0);
     if (stopped && !options.udp) {  // cut short; --udp has no other end
         signal(stopped, SIG_DFL);
         raise(stopped);

@@ -1,6 +1,6 @@
 // What two processes that share memory must know of each other, though either may be killed at any
-// instruction: whether the other is there, and whether it sleeps. The locks are robust
-// [pthread_mutexattr_setrobust(3)]; a sleeper that dies leaves no more than `asleep` behind.
+// instruction: whether the other is there, and whether it sleeps. All of it lies in the memory that
+// they share, beside a lock of theirs that guards it.
 
 #pragma once
 
@@ -15,19 +15,17 @@ enum Presence : uint32_t { kNever, kHere, kLeft, kDied };
 
 inline bool gone(Presence other) { return other == kLeft || other == kDied; }
 
-// One process's part of what two share; a common lock guards all but `alive` and the value of
-// `wake`.
+// One process's part of what the two share.
 struct Seat {
-    pthread_mutex_t alive;  // held as long as the side is there; its death is EOWNERDEAD
+    pthread_mutex_t alive;  // its holder has this lock until it leaves or dies
     Presence presence;
-    // The side waits for `wake`, or is about to, or gave up waiting. Not a pthread_cond_t: it may
-    // stay unusable when one who waits in it is killed (docs/failures dead-waiter shows it).
-    bool asleep;
-    sem_t wake;
-    uint64_t slept;  // times; waits in a row that nobody ended count once
+    bool asleep;     // its holder waits for `wake`
+    sem_t wake;      // a semaphore, since nothing in it has to be repaired when a sleeper dies
+    uint64_t slept;  // times
 };
 
-// Makes a mutex for several processes, one of which may die with it.
+// Makes a robust mutex for several processes: when its owner dies, the next who locks it gets it,
+// with the error EOWNERDEAD [pthread_mutexattr_setrobust(3)].
 inline void init_lock(pthread_mutex_t* mutex) {
     pthread_mutexattr_t shared;
     pthread_mutexattr_init(&shared);
@@ -36,13 +34,7 @@ inline void init_lock(pthread_mutex_t* mutex) {
     if ((errno = pthread_mutex_init(mutex, &shared)) != 0) err(1, "pthread_mutex_init");
 }
 
-// Makes fresh bytes, all 0, into a seat that nobody has.
-inline void init_seat(Seat* seat) {
-    init_lock(&seat->alive);
-    if (sem_init(&seat->wake, 1, 0) == -1) err(1, "sem_init");  // 1: for several processes
-}
-
-// What these locks guard changes by single stores; so a dead owner leaves it consistent.
+// Whoever uses lock() changes what it guards by single stores, so a dead owner left it consistent.
 inline void lock(pthread_mutex_t* mutex) {
     errno = pthread_mutex_lock(mutex);
     if (errno == EOWNERDEAD) errno = pthread_mutex_consistent(mutex);
@@ -51,7 +43,15 @@ inline void lock(pthread_mutex_t* mutex) {
 
 inline void unlock(pthread_mutex_t* mutex) { pthread_mutex_unlock(mutex); }
 
-// Is that side there? Notes it if it died. With the common lock held.
+// Makes fresh bytes, all 0, into a seat that nobody has.
+inline void init_seat(Seat* seat) {
+    init_lock(&seat->alive);
+    if (sem_init(&seat->wake, 1, 0) == -1) err(1, "sem_init");  // 1: for several processes
+}
+
+// From here on the two processes' lock is held by the caller.
+
+// Is the holder there? Its death shows in that we get its lock.
 inline Presence find_presence(Seat* seat) {
     if (seat->presence == kHere && pthread_mutex_trylock(&seat->alive) != EBUSY) {
         pthread_mutex_consistent(&seat->alive);
@@ -61,23 +61,35 @@ inline Presence find_presence(Seat* seat) {
     return seat->presence;
 }
 
-// The two steps of going to sleep: the first with the lock held, so that no wake() can be missed,
-// the second without it. At most `ms` milliseconds: the waker may die before it wakes anybody. Not
-// sem_timedwait(3): its clock can be set back, and the sleep would be longer.
-inline void fall_asleep(Seat* seat) {
-    if (!seat->asleep) ++seat->slept;
-    seat->asleep = true;
+// Takes the seat for this thread, until leave_seat() or its death; false: somebody has it.
+inline bool take_seat(Seat* seat) {
+    if (find_presence(seat) == kHere) return false;
+    lock(&seat->alive);
+    seat->presence = kHere;
+    return true;
 }
-inline void sleep_on(Seat* seat, int ms) {
+
+inline void leave_seat(Seat* seat) {
+    seat->presence = kLeft;
+    unlock(&seat->alive);
+}
+
+// Gives the two processes' lock up, sleeps until wake() or for `ms` milliseconds, and takes it
+// again, as pthread_cond_clockwait(3) does. A condition variable may stay unusable when one who
+// waits in it is killed (docs/failures dead-waiter shows it). A sleep may end early: look again.
+inline void sleep_on(Seat* seat, pthread_mutex_t* common, int ms) {
     timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);  // no one sets it back, as sem_timedwait's clock
     const long ns = until.tv_nsec + ms % 1000 * 1000000L;
     until.tv_sec += ms / 1000 + ns / 1000000000;
     until.tv_nsec = ns % 1000000000;
+    if (!seat->asleep) ++seat->slept;  // waits in a row that nobody ended count once
+    seat->asleep = true;
+    unlock(common);
     sem_clockwait(&seat->wake, CLOCK_MONOTONIC, &until);
+    lock(common);
 }
 
-// With the common lock held.
 inline void wake(Seat* seat) {
     if (seat->asleep) sem_post(&seat->wake);
     seat->asleep = false;

@@ -1,0 +1,54 @@
+// How the producer waits, for a free slot or for input, until it is told to stop.
+
+#pragma once
+
+#include <poll.h>
+
+#include "../common/process.h"
+#include "packet_object.h"
+
+constexpr int kSlice = 250;  // milliseconds until a wait looks up: is the other side alive?
+
+inline pid_t child = 0;                    // run: the consumer
+inline volatile sig_atomic_t stopped = 0;  // the signal that told us to stop
+
+// HUP, INT, QUIT and TERM: the first ends the input, and gives a child 10 seconds to come to its
+// end; then on_signal() gives up. The second of a kind ends the process.
+inline void stop(int signal) {
+    stopped = signal;
+    if (child) alarm(10);
+}
+
+inline void ignore_stops() {
+    handle_stops(SIG_IGN, 0);
+    stopped = 0;
+}
+
+// No more input: somebody stopped us, or our child is gone.
+inline bool over() {
+    siginfo_t it = {};
+    if (child) waitid(P_PID, static_cast<id_t>(child), &it, WEXITED | WNOHANG | WNOWAIT);
+    return stopped || it.si_pid != 0;
+}
+
+// A free slot, however long that takes; nullptr if all is over and the ring full.
+inline Slot* wait_for_slot() {
+    for (Presence told = kHere;; told = end.other) {
+        Slot* slot = reserve(&end, kSlice);
+        if (slot || over()) return slot;
+        if (!child && end.other != told && end.other != kHere)
+            warnx("%s: the ring is full and nobody consumes; start: %s consume --name %s", name(),
+                  program_invocation_name, name());
+    }
+}
+
+// Waits for input; false if all is over before.
+inline bool wait_for_input(int fd) {
+    pollfd it = {fd, POLLIN, 0};
+    for (int ms = 0; !stopped; ms = kSlice) {
+        if (poll(&it, 1, ms) > 0) return true;
+        publish(&end);  // input pauses: hand over what there is
+        if (over()) break;
+    }
+    return false;
+}
