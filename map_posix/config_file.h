@@ -1,4 +1,4 @@
-// The image of a configuration as a file: opened, checked, mapped or copied.
+// The image of a configuration as a file: opened, checked, mapped.
 
 #pragma once
 
@@ -48,18 +48,6 @@ inline Image map_image() {
     void* start = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
     if (start == MAP_FAILED) err(1, "mmap(%s)", path);
     close(fd);  // the mapping keeps the file, and stays read-only as the descriptor was
-    return checked(start, bytes);
-}
-
-// What each process does without shared memory: reads the file into memory of its own.
-inline Image copy_image() {
-    size_t bytes;
-    const int fd = open_image(&bytes);
-    // mmap, not malloc: so unmap() serves both.
-    void* start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (start == MAP_FAILED) err(1, "mmap(%zu bytes)", bytes);
-    if (read(fd, start, bytes) != static_cast<ssize_t>(bytes)) errx(1, "%s: ended early", path);
-    close(fd);
     return checked(start, bytes);
 }
 

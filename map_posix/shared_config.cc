@@ -4,70 +4,59 @@
 //     ./shared_config load app.conf && ./shared_config get port
 //
 // The loader makes an indexed image of a text and publishes it by rename(2). Readers map it
-// read-only and look keys up in it: all use the same pages [mmap(2), inotify(7), proc(5)]. How the
-// image is opened, checked and mapped is in config_file.h.
+// read-only and look keys up in it: all use the same pages [mmap(2), inotify(7)]. The bytes of an
+// image are in config_image.h, how it is opened and mapped in config_file.h.
 
 #include <getopt.h>
-#include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include <fstream>
 #include <new>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "../common/process.h"
 #include "config_file.h"
 #include "config_image.h"
+#include "config_readers.h"
 #include "config_text.h"
 
 // What wakes --watch: a name in the directory, or the directory's own, changes.
 constexpr uint32_t kChanges = IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_MOVE_SELF;
 
-// The next image in the making: in the same directory, since rename(2) stays in a file system; by
-// one fixed name, so that a load finds and removes what a killed one left. A file without a name
-// (O_TMPFILE) would leave nothing, but linkat(2) gives a name only where there is none yet.
-static std::string next_path, directory;
+static std::string directory, next_path;  // where the image is; the next one in the making
 
-// Whether there is such a file. Nobody's data is overwritten: it must be an image of ours, or,
-// `unfinished`, what a killed load left of one.
-static bool ours_is_there(const char* file, bool unfinished) {
+// Nobody's data is overwritten: what bears the image's name must be an image, and ours.
+static void refuse_others() {
     struct stat it;
-    const int fd = open_regular(file, &it);
-    if (fd == -1) return false;
-    if (it.st_uid != geteuid()) errx(1, "%s: belongs to user %u, not to you", file, it.st_uid);
+    const int fd = open_regular(path, &it);
+    if (fd == -1) return;
+    if (it.st_uid != geteuid()) errx(1, "%s: belongs to user %u, not to you", path, it.st_uid);
     uint32_t magic = 0;
-    if (pread(fd, &magic, sizeof magic, 0) == -1) err(1, "pread(%s)", file);
-    // All 0 still: fill() writes the header last.
-    const bool begun = unfinished && magic == 0 && (it.st_mode & 0222) == 0;
-    if (magic != config::kMagic && !begun)
-        errx(1, "%s: is not an image of ours, and stays as it is", file);
+    if (pread(fd, &magic, sizeof magic, 0) == -1) err(1, "pread(%s)", path);
+    if (magic != config::kMagic) errx(1, "%s: is not an image of ours, and stays as it is", path);
     close(fd);
-    return true;
 }
 
+// Makes the image of a text and publishes it.
 static int load(const char* file) {
     const std::string text = config::read_text(file);
     const config::Entries entries = config::parse(text, file);
     const size_t bytes = config::image_bytes(entries);
-    const char* next = next_path.c_str();
-
-    // One load at a time in this directory. The lock ends with its process, however that ends: so
-    // who holds it knows that no living load uses the name `next` [flock(2)].
     const int parent = open(directory.c_str(), O_RDONLY | O_DIRECTORY);
     if (parent == -1) err(1, "open(%s)", directory.c_str());
-    if (flock(parent, LOCK_EX | LOCK_NB) == -1)
-        err(1, "flock(%s): is another load at work?", directory.c_str());
-    ours_is_there(path, false);
-    if (ours_is_there(next, true) && unlink(next) == -1) err(1, "unlink(%s)", next);
+    refuse_others();
 
-    // Make it aside. 0444, less the umask: this descriptor may write, no later one may.
+    // Make it aside, in the same directory: rename(2) stays in one file system. O_EXCL: not over
+    // what another load makes. 0444, less the umask: this descriptor may write, no later one may.
+    const char* next = next_path.c_str();
     hold_signals();
     const int fd = open(next, O_CREAT | O_EXCL | O_RDWR, 0444);
+    if (fd == -1 && errno == EEXIST)
+        errx(1, "open(%s): %s\n  another load is at work, or was killed; if none is: rm -f %s", next,
+             strerror(errno), next);
     if (fd == -1) err(1, "open(%s)", next);
     on_stop([] { unlink(next_path.c_str()); });
 
@@ -78,8 +67,8 @@ static int load(const char* file) {
     if (start == MAP_FAILED) err(1, "mmap(%s)", next);
     config::fill(static_cast<char*>(start), bytes, entries);
 
-    // Readers see the stores without this; but a power cut after the rename could leave the new
-    // name without its bytes.
+    // Readers see the stores without this, but after a power cut the new name could be there
+    // without its bytes.
     if (msync(start, bytes, MS_SYNC) == -1) err(1, "msync(%s)", next);
 
     // Publish it. Who opens the name gets the whole old image or the whole new one; who has mapped
@@ -120,78 +109,6 @@ static int get(const char* key, bool watching) {
         char changes[4096];  // what they are, the next look tells
         if (read(events, changes, sizeof changes) == -1) err(1, "read(inotify)");
     }
-}
-
-struct Memory {
-    long pss = 0, rss = 0;  // KiB
-};
-
-// The memory of all readers as the kernel counts it: Rss, all pages present; Pss, those shared by n
-// processes as 1/n each, and of the sum of each process only the whole KiB [proc(5)].
-static Memory sum_memory(const std::vector<pid_t>& readers) {
-    Memory sum;
-    for (pid_t reader : readers) {
-        const std::string file = "/proc/" + std::to_string(reader) + "/smaps_rollup";
-        std::ifstream rollup(file);
-        if (!rollup) err(1, "open(%s)", file.c_str());
-        for (std::string field; rollup >> field;) {
-            long kib;
-            if (field == "Pss:" && rollup >> kib) sum.pss += kib;
-            if (field == "Rss:" && rollup >> kib) sum.rss += kib;
-        }
-    }
-    return sum;
-}
-
-// Waits until all have stopped themselves, looks at their memory and lets them go on.
-static Memory measure_stopped(const std::vector<pid_t>& readers) {
-    for (pid_t reader : readers) {
-        int status;
-        alarm(60);  // on_signal() gives up
-        if (waitpid(reader, &status, WUNTRACED) == -1) err(1, "waitpid(%d)", reader);
-        alarm(0);
-        if (!WIFSTOPPED(status)) errx(1, "reader %d failed or was killed", reader);
-    }
-    const Memory sum = sum_memory(readers);
-    for (pid_t reader : readers) kill(reader, SIGCONT);
-    return sum;
-}
-
-// A reader: twice it takes the image, verifies all of it and stops to be measured. The first time
-// brings in the program's own pages, code and stack; the second time it holds the image.
-[[noreturn]] static void be_reader(Image (*take)()) {
-    setpgid(0, 0);  // Ctrl-Z and fg stop and continue the parent alone
-    for (bool hold : {false, true}) {
-        const Image image = take();
-        if (!config::verify(image)) errx(1, "%s: an entry is not found", path);
-        if (!hold) unmap(image);
-        raise(SIGSTOP);
-    }
-    _exit(0);
-}
-
-// Starts readers that `take` the image; prints a line of the table.
-static void measure(const char* what, size_t count, Image (*take)()) {
-    std::vector<pid_t> readers;
-    while (readers.size() < count) {
-        readers.push_back(spawn());
-        if (readers.back() == 0) be_reader(take);
-    }
-    const Memory own = measure_stopped(readers), all = measure_stopped(readers);
-    for (pid_t reader : readers)
-        if (wait_for(reader, 60) != 0) errx(1, "reader %d failed", reader);
-    printf("%-15s %9ld %9ld %9ld %18ld\n", what, all.rss, all.pss, own.pss, all.pss - own.pss);
-}
-
-static int read_at_once(size_t count) {
-    const Image image = map_image();  // a bad one is one error here, not one from each reader
-    printf("%zu readers, %zu entries, %zu bytes. In KiB, each reader's Pss rounded down:\n", count,
-           image.count, image.bytes);
-    printf("%-15s %9s %9s %9s %18s\n", "", "Rss", "Pss", "own Pss", "for the image");
-    unmap(image);  // or a share of the Pss would be ours
-    measure("one mapping", count, map_image);
-    measure("private copies", count, copy_image);
-    return 0;
 }
 
 // Tries to write as a reader, and prints what the kernel does about it.

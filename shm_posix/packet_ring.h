@@ -39,9 +39,10 @@ struct PacketRing {
     // Only the producer stores these: packets that it had to drop; those larger than a slot.
     std::atomic<uint64_t> dropped, oversize;
     // Only the consumer stores these, for each packet and without the lock; so they have a cache
-    // line of their own. Packets it began to handle, and handled: if it dies in between, its
-    // successor begins with a packet that may be handled already.
-    alignas(64) std::atomic<uint64_t> begun, handled;
+    // line of their own. If it dies between the two, a packet is begun and not handled: its
+    // successor begins with that one, though it may be handled already.
+    alignas(64) std::atomic<uint64_t> begun;  // packets taken in hand
+    std::atomic<uint64_t> handled;            // packets done with: their slots are free
 };
 static_assert(std::is_standard_layout<PacketRing>::value, "laid out alike in every program");
 static_assert(std::atomic<uint64_t>::is_always_lock_free, "works between processes");
