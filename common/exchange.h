@@ -154,9 +154,11 @@ inline void check_file(int fd, const std::string& path, off_t least) {
     check_object(path, it.st_uid, it.st_size, least);
 }
 
-// Refuses to remove what this program did not make; 0, never completed, is nobody's data.
-inline void check_removable(const std::string& what, uint32_t magic) {
-    if (magic != kMagic && magic != 0) errx(1, "%s: not made by this program", what.c_str());
+// Refuses to remove what this program did not make. Without the magic number it may be what a
+// killed run never completed: then it has no more than our bytes.
+inline void check_removable(const std::string& what, uint32_t magic, off_t bytes) {
+    if (magic != kMagic && (magic != 0 || bytes > static_cast<off_t>(kBytes)))
+        errx(1, "%s: not made by this program", what.c_str());
 }
 
 // Copies the items out and checks the copy: the original may change between a check and its use.

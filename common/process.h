@@ -49,7 +49,7 @@ inline void on_signal(int number) {
                               : ": SIGBUS: the object became shorter while it was mapped\n");
         _exit(1);
     }
-    raise(number);  // SA_RESETHAND has restored its default: the exit status is the signal's
+    raise(number);  // comes when we return, by SA_RESETHAND to its default: the exit status tells
 }
 
 // Standard streams, signals and exit, before anything is made.
@@ -67,10 +67,11 @@ inline void prepare() {
     action.sa_handler = on_signal;
     action.sa_flags = SA_RESETHAND;
     sigfillset(&action.sa_mask);  // one at a time
-    for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGBUS, SIGALRM})
-        if (sigaction(stop, &action, &before) == 0 && before.sa_handler == SIG_IGN &&
-            stop == SIGHUP)
-            signal(stop, SIG_IGN);  // nohup(1)
+    for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGBUS, SIGALRM}) {
+        sigaction(stop, nullptr, &before);
+        if (stop != SIGHUP || before.sa_handler != SIG_IGN)  // nohup(1) has us ignore it
+            sigaction(stop, &action, nullptr);
+    }
 }
 
 // From now on HUP, INT, QUIT and TERM call `handler` [sigaction(2)], but for those that nohup(1)
@@ -93,12 +94,13 @@ inline pid_t spawn() {
     if (child == -1) err(1, "fork()");
     if (child == 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (child == 0 && getppid() != parent) _exit(1);  // the parent died before prctl
-    on_stop(child == 0 ? nullptr : take_back);
+    if (child == 0) take_back = nullptr;
+    hold_signals(SIG_UNBLOCK);
     return child;
 }
 
-// Waits at most `seconds` (0: as long as an alarm(2) that is set already, if any) for a child and
-// returns its exit status [waitpid(2)]. A child that is killed or does not end in time is an error.
+// Waits for a child and returns its exit status [waitpid(2)]. A child that is killed, or does not
+// end in `seconds` (0: no limit of ours), is an error.
 inline int wait_for(pid_t child, unsigned seconds) {
     int status = 0;
     if (seconds > 0) alarm(seconds);  // on_signal() gives up
@@ -109,11 +111,13 @@ inline int wait_for(pid_t child, unsigned seconds) {
     return WEXITSTATUS(status);
 }
 
-// A number as the command line gives it, 0x for hexadecimal; anything else is wrong usage.
+// A number as the command line gives it, decimal or 0x and hexadecimal; anything else is wrong
+// usage.
 inline unsigned long long number(const std::string& text, unsigned long long most) {
     char* end = nullptr;
     errno = 0;
-    const unsigned long long value = strtoull(text.c_str(), &end, 0);
+    const unsigned long long value =
+        strtoull(text.c_str(), &end, text.compare(0, 2, "0x") == 0 ? 16 : 10);
     if (!isdigit(text[0]) || *end != '\0' || errno != 0 || value > most)
         errx(2, "'%s' is not a number from 0 to %llu", text.c_str(), most);
     return value;

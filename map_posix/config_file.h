@@ -28,7 +28,7 @@ inline int open_image(size_t* bytes) {
     const int fd = open_regular(path, &it);
     if (fd == -1) err(1, "open(%s)", path);
     // Readers are often other users than the loader, so any owner will do: who names a file trusts
-    // him. But nobody else: he could change or shorten it under our mapping.
+    // its owner. Anybody else who may write could change or shorten it under our mapping.
     if (it.st_mode & (S_IWGRP | S_IWOTH)) errx(1, "%s: others than its owner may write it", path);
     if (it.st_size == 0) errx(1, "%s: is empty", path);  // cannot be mapped
     *bytes = static_cast<size_t>(it.st_size);

@@ -31,7 +31,8 @@ struct Entry {
 static_assert(sizeof(Header) == 32 && sizeof(Entry) == 16, "laid out alike in every program");
 
 // An image that check() found good. The numbers are a copy: whoever may write the file can change
-// it after the check, and get a wrong answer from us, but no step outside the image.
+// it after the check, and get a wrong answer from us, but no step outside the image. (Whoever
+// shortens it gets SIGBUS.)
 struct Image {
     const char* start = nullptr;
     size_t bytes = 0, count = 0;
@@ -65,14 +66,14 @@ inline void fill(char* start, size_t bytes, const Entries& entries) {
     auto* header = reinterpret_cast<Header*>(start);
     auto* entry = reinterpret_cast<Entry*>(header + 1);
     size_t end = sizeof *header + entries.size() * sizeof *entry;
-    const auto add = [&](std::string_view text, uint32_t* offset, uint32_t* size) {
-        *offset = static_cast<uint32_t>(end);
+    const auto append = [&](std::string_view text, uint32_t* offset, uint32_t* size) {
+        *offset = static_cast<uint32_t>(end);  // fits: kMostText bounds the image
         *size = static_cast<uint32_t>(text.copy(start + end, text.size()));
         end += text.size();
     };
     for (const auto& [key, value] : entries) {
-        add(key, &entry->key, &entry->key_bytes);
-        add(value, &entry->value, &entry->value_bytes);
+        append(key, &entry->key, &entry->key_bytes);
+        append(value, &entry->value, &entry->value_bytes);
         ++entry;
     }
     *header = {kMagic, kVersion, bytes, entries.size(), 0};
@@ -90,7 +91,8 @@ inline bool inside(const Image& image, uint32_t offset, uint32_t bytes) {
     return offset >= sizeof(Header) && uint64_t{offset} + bytes <= image.bytes;
 }
 
-// The text in the image itself, not a copy; empty if it would lie outside.
+// The text in the image itself, not a copy; empty if it would lie outside, as it may when the file
+// was changed after the check.
 inline std::string_view text(const Image& image, uint32_t offset, uint32_t bytes) {
     if (!inside(image, offset, bytes)) return {};
     return {image.start + offset, bytes};
@@ -112,8 +114,10 @@ inline bool find(const Image& image, std::string_view wanted, std::string_view* 
     while (low < high) {
         const size_t middle = low + (high - low) / 2;
         const int order = key(image, middle).compare(wanted);
-        if (order == 0) *found = value(image, middle);
-        if (order == 0) return true;
+        if (order == 0) {
+            *found = value(image, middle);
+            return true;
+        }
         if (order < 0)
             low = middle + 1;
         else

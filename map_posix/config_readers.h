@@ -26,8 +26,9 @@ struct Memory {
     long pss = 0, rss = 0;  // KiB
 };
 
-// The memory of all readers as the kernel counts it: Rss, all pages present; Pss, those shared by n
-// processes as 1/n each, and of the sum of each process only the whole KiB [proc(5)].
+// The memory of all readers as the kernel counts it. Rss counts each page that is present; Pss
+// counts a page that n processes have as 1/n, and is rounded down to KiB for each process
+// [proc(5)].
 inline Memory sum_memory(const std::vector<pid_t>& readers) {
     Memory sum;
     for (pid_t reader : readers) {
@@ -77,7 +78,8 @@ inline void measure(const char* what, size_t count, Image (*take)()) {
         readers.push_back(spawn());
         if (readers.back() == 0) be_reader(take);
     }
-    const Memory own = measure_stopped(readers), all = measure_stopped(readers);
+    const Memory own = measure_stopped(readers);  // at their first stop, without the image
+    const Memory all = measure_stopped(readers);  // at the second, with it
     for (pid_t reader : readers)
         if (wait_for(reader, 60) != 0) errx(1, "reader %d failed", reader);
     printf("%-15s %9ld %9ld %9ld %18ld\n", what, all.rss, all.pss, own.pss, all.pss - own.pss);

@@ -14,7 +14,8 @@
 
 namespace config {
 
-constexpr size_t kMostText = 16 << 20;  // bytes of text; more is a mistake, not a configuration
+// Bytes of text; more is a mistake, not a configuration, and need not fit the image's offsets.
+constexpr size_t kMostText = 16 << 20;
 
 // The whole text of a configuration.
 inline std::string read_text(const char* file) {
@@ -52,11 +53,11 @@ inline Entries parse(std::string_view text, const char* file) {
         if (equals == whole.npos) errx(1, "%s:%zu: has no '='", file, line);
         const std::string_view key = trim(whole.substr(0, equals));
         if (key.empty()) errx(1, "%s:%zu: has no key before the '='", file, line);
-        const auto [first, fresh] = entries.insert({key, trim(whole.substr(equals + 1))});
+        const auto [earlier, fresh] = entries.insert({key, trim(whole.substr(equals + 1))});
         if (!fresh)
             errx(1, "%s:%zu: the key '%.*s' was there in line %td", file, line,
                  static_cast<int>(std::min<size_t>(key.size(), 60)), key.data(),
-                 1 + std::count(text.data(), first->first.data(), '\n'));
+                 1 + std::count(text.data(), earlier->first.data(), '\n'));
     }
     if (entries.empty()) errx(1, "%s: holds no 'key = value'", file);
     return entries;

@@ -140,7 +140,7 @@ static int remove_existing() {
     const int fd = open_existing(O_RDONLY, 0);
     uint32_t magic = 0;
     if (pread(fd, &magic, sizeof magic, 0) == -1) err(1, "pread(%s)", name());
-    check_removable(path(), magic);
+    check_removable(path(), magic, lseek(fd, 0, SEEK_END));
     unlink_object();
     return 0;
 }

@@ -23,12 +23,9 @@
 #include "config_readers.h"
 #include "config_text.h"
 
-// What wakes --watch: a name in the directory, or the directory's own, changes.
-constexpr uint32_t kChanges = IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_MOVE_SELF;
-
 static std::string directory, next_path;  // where the image is; the next one in the making
 
-// Nobody's data is overwritten: what bears the image's name must be an image, and ours.
+// Nobody's data is overwritten: what bears the image's name now must be an image, and ours.
 static void refuse_others() {
     struct stat it;
     const int fd = open_regular(path, &it);
@@ -55,8 +52,8 @@ static int load(const char* file) {
     hold_signals();
     const int fd = open(next, O_CREAT | O_EXCL | O_RDWR, 0444);
     if (fd == -1 && errno == EEXIST)
-        errx(1, "open(%s): %s\n  another load is at work, or was killed; if none is: rm -f %s", next,
-             strerror(errno), next);
+        errx(1, "open(%s): %s\n  another load is at work, or was killed; if none is: rm -f %s",
+             next, strerror(errno), next);
     if (fd == -1) err(1, "open(%s)", next);
     on_stop([] { unlink(next_path.c_str()); });
 
@@ -81,33 +78,42 @@ static int load(const char* file) {
     return 0;
 }
 
+// Looks a key up, without parsing or copying: the value lies in the image.
 static std::string_view look_up(const Image& image, const char* key) {
     std::string_view value;
     if (!config::find(image, key, &value)) errx(1, "%s: has no key '%s'", path, key);
     return value;
 }
 
-// Prints the value of a key; with `watching` also each other value that a load brings.
-static int get(const char* key, bool watching) {
-    const int events = watching ? inotify_init1(IN_CLOEXEC) : -1;
-    if (watching && events == -1) err(1, "inotify_init1()");
+static void print(std::string_view value) {
+    fwrite(value.data(), 1, value.size(), stdout);
+    putchar('\n');
+    if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
+}
+
+static int get(const char* key) {
+    print(look_up(map_image(), key));
+    return 0;
+}
+
+// Prints the value of a key, and again whenever a load has changed it. Ends with an error when the
+// key or the image is gone.
+[[noreturn]] static void watch(const char* key) {
+    const int events = inotify_init1(IN_CLOEXEC);
+    if (events == -1) err(1, "inotify_init1()");
     for (std::optional<std::string> last;;) {
-        // The directory, since each load brings another file. Before the look, so that no load is
-        // missed. Each time anew, since another directory may have taken its place.
-        if (watching && inotify_add_watch(events, directory.c_str(), kChanges) == -1)
+        // Watch the directory, since each load brings another file, and do so before the look, or
+        // a load in between would be missed. Each time anew: it may be another directory by now.
+        const uint32_t changes = IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_MOVE_SELF;
+        if (inotify_add_watch(events, directory.c_str(), changes) == -1)
             err(1, "inotify_add_watch(%s)", directory.c_str());
         const Image image = map_image();
         const std::string_view value = look_up(image, key);
-        if (last != value) {
-            fwrite(value.data(), 1, value.size(), stdout);  // straight from the shared pages
-            putchar('\n');
-            if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
-        }
-        if (!watching) return 0;
+        if (last != value) print(value);
         last = value;
         unmap(image);
-        char changes[4096];  // what they are, the next look tells
-        if (read(events, changes, sizeof changes) == -1) err(1, "read(inotify)");
+        char list[4096];  // what has changed, the next look tells
+        if (read(events, list, sizeof list) == -1) err(1, "read(inotify)");
     }
 }
 
@@ -136,7 +142,7 @@ constexpr char kHelp[] =
     "  get KEY       print the value of a key\n"
     "  readers N     start N readers at once; what memory do one mapping and N copies take?\n"
     "  trespass      try to write to the image as a reader, and print what comes of it\n"
-    "  --watch       get goes on to print each other value that a load brings, until Ctrl-C\n"
+    "  --watch       get goes on, and prints the value again whenever a load has changed it\n"
     "  --image PATH  which image, if not %s; PATH.new is the next one in the making\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
 
@@ -157,16 +163,19 @@ int main(int argc, char** argv) {
     }
     if (*path == '\0') errx(2, "the image's path is empty");
     next_path = std::string(path) + ".new";
-    directory = strrchr(path, '/') ? std::string(path, strrchr(path, '/') + 1) : ".";
+    const char* slash = strrchr(path, '/');
+    directory = slash ? std::string(path, slash + 1) : ".";
     const std::string verb = optind < argc ? argv[optind++] : "";
     const char* word = optind < argc ? argv[optind++] : nullptr;
     if (optind < argc) errx(2, "'%s' is one word too many; see --help", argv[optind]);
     if (watching && verb != "get") errx(2, "--watch goes with get");
-    int status;
+    int status = 0;
     if (verb == "load" && word)
         status = load(word);
+    else if (verb == "get" && word && watching)
+        watch(word);
     else if (verb == "get" && word)
-        status = get(word, watching);
+        status = get(word);
     else if (verb == "readers" && word && number(word, 10000) > 0)
         status = read_at_once(number(word, 10000));
     else if (verb == "trespass" && !word)

@@ -10,7 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "../shm_posix/ring_end.h"
+#include "../shm_posix/ring_consumer.h"
+#include "../shm_posix/ring_producer.h"
 #include "rounds.h"
 
 enum How { kRing, kPipe, kSocket, kQueue, kHows };
@@ -22,7 +23,8 @@ struct Line {
     size_t size;      // bytes of every message
     int fds[2] = {};  // [0] to read, [1] to write; of a message queue both the same
     void* memory = nullptr;
-    RingEnd end = {};
+    Producer producer = {};
+    Consumer consumer = {};
     std::vector<unsigned char> buffer = {};
     std::string problem = {};
 
@@ -75,7 +77,9 @@ inline void open_line(Line& line) {
 // Keeps one side: a reader sees the end of the line when the last writer is gone.
 inline void keep(Line& line, Side side) {
     if (line.how == kRing) {
-        if (const char* fault = ring_join(&line.end, static_cast<PacketRing*>(line.memory), side))
+        PacketRing* ring = static_cast<PacketRing*>(line.memory);
+        if (const char* fault = side == kProducer ? ring_join(&line.producer, ring)
+                                                  : ring_join(&line.consumer, ring))
             errx(1, "ring_join: the ring %s", fault);
     } else if (line.how != kQueue)
         close(line.fds[side == kProducer ? 0 : 1]);
@@ -83,7 +87,8 @@ inline void keep(Line& line, Side side) {
 
 inline void close_line(Line& line, Side side) {
     if (line.how == kRing) {
-        if (line.end.ring) ring_leave(&line.end);
+        if (line.producer.ring) ring_leave(&line.producer);
+        if (line.consumer.ring) ring_leave(&line.consumer);
         munmap(line.memory, line.bytes());
     } else
         close(line.fds[side == kProducer ? 1 : 0]);
@@ -99,14 +104,14 @@ inline bool peer_gone() {
 // Fills and sends one message; its first byte asks for an answer. False: no use to go on.
 inline bool send(Line& line, bool answer) {
     Slot* slot = nullptr;
-    while (line.how == kRing && !(slot = reserve(&line.end, 1000)))
+    while (line.how == kRing && !(slot = reserve(&line.producer, 1000)))
         if (peer_gone()) return false;
     unsigned char* at = slot ? slot->data() : line.buffer.data();
     memset(at, 1, line.size);
     at[0] = answer;
     if (slot) {
-        commit(&line.end, uint32_t(line.size));
-        if (answer) publish(&line.end);
+        commit(&line.producer, uint32_t(line.size));
+        if (answer) publish(&line.producer);
         return true;
     }
     for (size_t done = 0; done < line.size;) {
@@ -130,8 +135,8 @@ inline volatile uint64_t sink;  // so that nobody leaves the reading out
 // Receives one message and reads every byte of it.
 inline bool receive(Line& line, bool* answer) {
     Slot* slot = nullptr;
-    while (line.how == kRing && !(slot = take(&line.end, 1000)))
-        if (peer_gone() || line.end.other == kDied) return false;
+    while (line.how == kRing && !(slot = take(&line.consumer, 1000)))
+        if (peer_gone() || line.consumer.producer == kDied) return false;
     unsigned char* at = slot ? slot->data() : line.buffer.data();
     for (size_t done = 0; !slot && done < line.size;) {
         const timespec deadline = {time(nullptr) + 2, 0};
@@ -151,7 +156,7 @@ inline bool receive(Line& line, bool* answer) {
     }
     sink = sum;
     *answer = at[0] != 0;
-    if (slot) release(&line.end);
+    if (slot) release(&line.consumer);
     return true;
 }
 

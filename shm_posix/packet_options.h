@@ -23,7 +23,7 @@ inline constexpr char kHelp[] =
     "  consume       the processing process; likewise\n"
     "  --udp PORT    packets come from this UDP port of 127.0.0.1; 0: any free one\n"
     "  --generate N  packets are made: numbered, with a checksum, 64 to 1500 bytes\n"
-    "  --pipe        packets go to stdout, and without --udp come from stdin\n"
+    "  --pipe        packets go to stdout, and come from stdin unless made or received\n"
     "  --name NAME   the ring of produce and consume, if not /packets\n"
     "  --slots N     packets that fit in the ring, 1 to %u, if not 1024\n"
     "  --size BYTES  of the largest packet, 1 to %u, if not 2048\n"
@@ -60,7 +60,7 @@ inline Options read_options(int argc, char** argv) {
     const bool run = it.verb == "run", consume = it.verb == "consume";
     if (!run && !consume && it.verb != "produce")
         errx(2, "'%s' is not a verb; see --help", it.verb.c_str());
-    if (consume && (it.udp || it.generate)) errx(2, "consume takes --pipe only");
+    if (consume && (it.udp || it.generate)) errx(2, "consume takes no --udp and no --generate");
     if (it.udp && it.generate) errx(2, "--udp or --generate, not both");
     if (!consume && !it.udp && !it.generate && !it.pipe)
         errx(2, "no packets: give --udp PORT, --generate N or --pipe");

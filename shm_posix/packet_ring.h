@@ -1,9 +1,9 @@
 // A ring of packet slots in shared memory: what lies in these bytes, how they are made and checked.
-// Where the memory comes from is the caller's business; what the two processes do with the ring is
-// in ring_end.h.
+// Where the memory comes from is the caller's business; how packets go in and out is in
+// ring_producer.h and ring_consumer.h.
 //
-// There are counts in it and no pointers, so each process may map it at another address. Packets are
-// numbered from 0 on, and packet n lies in slot n % slots.
+// There are counts in it and no pointers, so each process may map it at another address. Packets
+// are numbered from 0 on, and packet n lies in slot n % slots.
 
 #pragma once
 
@@ -27,20 +27,21 @@ struct Slot {
 };
 
 // The head of the shared bytes; the slots follow. Either process may be killed at any instruction:
-// so a count changes by one store, and until then the change did not happen.
+// a count that says what is done changes by one store (so it is atomic), and what comes before that
+// did not happen.
 struct PacketRing {
-    std::atomic<uint32_t> magic;  // kRingMagic; stored last, so a half-made ring has none
-    uint32_t header;              // sizeof(PacketRing): the layout that the maker's compiler chose
-    uint32_t slots, size;         // how many; bytes of the largest packet
-    pthread_mutex_t lock;         // guards the seats, `published` and `backlog`
-    Seat seat[2];                 // by Side
+    std::atomic<uint32_t> magic;      // kRingMagic; stored last, so a half-made ring has none
+    uint32_t header_bytes;            // the layout that the maker's compiler chose
+    uint32_t slots, size;             // how many; bytes of the largest packet
+    pthread_mutex_t lock;             // guards the seats, `published` and `backlog`
+    Seat seat[2];                     // by Side
     std::atomic<uint64_t> published;  // packets that the producer handed over
     uint64_t backlog;                 // the most that ever waited
     // Only the producer stores these: packets that it had to drop; those larger than a slot.
     std::atomic<uint64_t> dropped, oversize;
     // Only the consumer stores these, for each packet and without the lock; so they have a cache
-    // line of their own. If it dies between the two, a packet is begun and not handled: its
-    // successor begins with that one, though it may be handled already.
+    // line of their own. If it dies after the first store and before the second, its successor gets
+    // that packet again.
     alignas(64) std::atomic<uint64_t> begun;  // packets taken in hand
     std::atomic<uint64_t> handled;            // packets done with: their slots are free
 };
@@ -60,20 +61,57 @@ inline PacketRing* ring_create(void* memory, uint32_t slots, uint32_t size) {
     PacketRing* ring = static_cast<PacketRing*>(memory);
     init_lock(&ring->lock);
     for (Seat& seat : ring->seat) init_seat(&seat);
-    ring->header = sizeof(PacketRing);
+    ring->header_bytes = sizeof(PacketRing);
     ring->slots = slots;
     ring->size = size;
     ring->magic.store(kRingMagic, std::memory_order_release);
     return ring;
 }
 
-// What is wrong with a ring found in `bytes` bytes; nullptr: nothing. Comes before ring_join().
+// What is wrong with a ring found in `bytes` bytes; nullptr: nothing. Comes before take_side().
 inline const char* ring_fault(const void* memory, size_t bytes) {
     const PacketRing* ring = static_cast<const PacketRing*>(memory);
     if (bytes < sizeof(PacketRing) || ring->magic.load(std::memory_order_acquire) != kRingMagic)
         return "holds no ring";
-    if (ring->header != sizeof(PacketRing)) return "holds a ring of another program";
+    if (ring->header_bytes != sizeof(PacketRing)) return "holds a ring of another program";
     const uint32_t slots = ring->slots, size = ring->size;
     const bool sound = slots > 0 && slots <= kMostSlots && size > 0 && size <= kMostSize;
     return sound && ring_bytes(slots, size) <= bytes ? nullptr : "holds a ring of impossible sizes";
+}
+
+// Where packet n lies. `slots` and `size` are copies that the caller took when it joined: if others
+// damage the shared ones, it still stays inside.
+inline Slot* slot_of(PacketRing* ring, uint64_t n, uint32_t slots, uint32_t size) {
+    unsigned char* first = reinterpret_cast<unsigned char*>(ring + 1);
+    return reinterpret_cast<Slot*>(first + n % slots * slot_bytes(size));
+}
+
+// Takes a side for this thread, until leave_side() or its death. Returns nullptr, or what prevents
+// it.
+inline const char* take_side(PacketRing* ring, Side side) {
+    lock(&ring->lock);
+    const uint64_t published = ring->published;
+    const bool sound = published - ring->handled <= ring->slots && published < UINT64_MAX / 2;
+    const bool taken = sound && take_seat(&ring->seat[side]);
+    unlock(&ring->lock);
+    if (!sound) return "holds a ring of impossible counts";
+    if (!taken) return side == kProducer ? "has a producer" : "has a consumer";
+    return nullptr;
+}
+
+inline Presence find_side(PacketRing* ring, Side side) {
+    lock(&ring->lock);
+    const Presence presence = find_presence(&ring->seat[side]);
+    unlock(&ring->lock);
+    return presence;
+}
+
+// Gives a side up, and wakes the other. Returns how many packets wait.
+inline uint64_t leave_side(PacketRing* ring, Side side) {
+    lock(&ring->lock);
+    leave_seat(&ring->seat[side]);
+    wake(&ring->seat[!side]);
+    const uint64_t waiting = ring->published - ring->handled;
+    unlock(&ring->lock);
+    return waiting;
 }

@@ -63,20 +63,20 @@ struct Numbered {  // what such a packet begins with
 
 // FNV-1a by words, of which a numbered packet has only whole ones.
 inline uint32_t checksum(const unsigned char* data, size_t length) {
-    uint32_t sum = 2166136261;
+    uint32_t sum = 2166136261u;
     for (uint32_t word; length >= sizeof word; data += sizeof word, length -= sizeof word) {
         memcpy(&word, data, sizeof word);
-        sum = (sum ^ word) * 16777619;
+        sum = (sum ^ word) * 16777619u;
     }
     return sum;
 }
 
 // Makes the packet of that number in at least kLongest bytes; returns its length.
 inline uint32_t make_numbered(unsigned char* data, uint64_t number) {
-    uint32_t random = static_cast<uint32_t>(number + 1) * 2654435769;
+    uint32_t random = static_cast<uint32_t>(number + 1) * 2654435769u;
     const uint32_t length = kShortest + (random >> 8) % ((kLongest - kShortest) / 4 + 1) * 4;
     for (uint32_t i = sizeof(Numbered); i < length; i += sizeof random) {
-        random = random * 747796405 + 2891336453;
+        random = random * 747796405u + 2891336453u;
         memcpy(data + i, &random, sizeof random);
     }
     const size_t begin = sizeof(Numbered);

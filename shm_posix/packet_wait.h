@@ -1,4 +1,4 @@
-// How the producer waits, for a free slot or for input, until it is told to stop.
+// How the two processes are told to stop, and how the producer waits for a free slot or for input.
 
 #pragma once
 
@@ -9,22 +9,26 @@
 
 constexpr int kSlice = 250;  // milliseconds until a wait looks up: is the other side alive?
 
-inline pid_t child = 0;                    // run: the consumer
+inline pid_t child = 0;                    // run, in the parent: the consumer
 inline volatile sig_atomic_t stopped = 0;  // the signal that told us to stop
 
 // HUP, INT, QUIT and TERM: the first ends the input, and gives a child 10 seconds to come to its
-// end; then on_signal() gives up. The second of a kind ends the process.
-inline void stop(int signal) {
-    stopped = signal;
+// end; then on_signal() gives up.
+inline void stop(int number) {
+    stopped = number;
     if (child) alarm(10);
 }
 
+// SA_RESETHAND: the second of a kind ends the process.
+inline void let_stop() { handle_stops(stop, SA_RESETHAND | SA_RESTART); }
+
+// For the child of run: its parent ends the input, and it goes on to its end.
 inline void ignore_stops() {
     handle_stops(SIG_IGN, 0);
     stopped = 0;
 }
 
-// No more input: somebody stopped us, or our child is gone.
+// No more input: somebody stopped us, or our child has ended (WNOWAIT: wait_for() still finds it).
 inline bool over() {
     siginfo_t it = {};
     if (child) waitid(P_PID, static_cast<id_t>(child), &it, WEXITED | WNOHANG | WNOWAIT);
@@ -33,12 +37,14 @@ inline bool over() {
 
 // A free slot, however long that takes; nullptr if all is over and the ring full.
 inline Slot* wait_for_slot() {
-    for (Presence told = kHere;; told = end.other) {
-        Slot* slot = reserve(&end, kSlice);
+    Presence told = kHere;  // what we said of the consumer; kHere: nothing
+    for (;;) {
+        Slot* slot = reserve(&producer, kSlice);
         if (slot || over()) return slot;
-        if (!child && end.other != told && end.other != kHere)
+        if (!child && producer.consumer != told && producer.consumer != kHere)
             warnx("%s: the ring is full and nobody consumes; start: %s consume --name %s", name(),
                   program_invocation_name, name());
+        told = producer.consumer;
     }
 }
 
@@ -47,7 +53,7 @@ inline bool wait_for_input(int fd) {
     pollfd it = {fd, POLLIN, 0};
     for (int ms = 0; !stopped; ms = kSlice) {
         if (poll(&it, 1, ms) > 0) return true;
-        publish(&end);  // input pauses: hand over what there is
+        publish(&producer);  // input pauses: hand over what there is
         if (over()) break;
     }
     return false;

@@ -1,6 +1,6 @@
 // What two processes that share memory must know of each other, though either may be killed at any
-// instruction: whether the other is there, and whether it sleeps. All of it lies in the memory that
-// they share, beside a lock of theirs that guards it.
+// instruction: whether the other is there, and whether it sleeps. Each has a seat, beside a lock
+// that both share; all of it lies in the shared memory.
 
 #pragma once
 
@@ -15,12 +15,12 @@ enum Presence : uint32_t { kNever, kHere, kLeft, kDied };
 
 inline bool gone(Presence other) { return other == kLeft || other == kDied; }
 
-// One process's part of what the two share.
+// What one process at a time holds.
 struct Seat {
-    pthread_mutex_t alive;  // its holder has this lock until it leaves or dies
+    pthread_mutex_t alive;  // its holder owns this lock until it leaves or dies
     Presence presence;
     bool asleep;     // its holder waits for `wake`
-    sem_t wake;      // a semaphore, since nothing in it has to be repaired when a sleeper dies
+    sem_t wake;      // a semaphore: a sleeper that dies leaves nothing in it to be repaired
     uint64_t slept;  // times
 };
 
@@ -34,7 +34,7 @@ inline void init_lock(pthread_mutex_t* mutex) {
     if ((errno = pthread_mutex_init(mutex, &shared)) != 0) err(1, "pthread_mutex_init");
 }
 
-// Whoever uses lock() changes what it guards by single stores, so a dead owner left it consistent.
+// A dead owner is no error here: what these locks guard is in order after each single store.
 inline void lock(pthread_mutex_t* mutex) {
     errno = pthread_mutex_lock(mutex);
     if (errno == EOWNERDEAD) errno = pthread_mutex_consistent(mutex);
@@ -49,9 +49,9 @@ inline void init_seat(Seat* seat) {
     if (sem_init(&seat->wake, 1, 0) == -1) err(1, "sem_init");  // 1: for several processes
 }
 
-// From here on the two processes' lock is held by the caller.
+// All below: the caller owns the lock that both share.
 
-// Is the holder there? Its death shows in that we get its lock.
+// Is the holder there? If it died, we get its lock (EOWNERDEAD).
 inline Presence find_presence(Seat* seat) {
     if (seat->presence == kHere && pthread_mutex_trylock(&seat->alive) != EBUSY) {
         pthread_mutex_consistent(&seat->alive);
@@ -61,7 +61,8 @@ inline Presence find_presence(Seat* seat) {
     return seat->presence;
 }
 
-// Takes the seat for this thread, until leave_seat() or its death; false: somebody has it.
+// Takes the seat for this thread (it is threads that own mutexes), until leave_seat() or its death;
+// false: somebody has it.
 inline bool take_seat(Seat* seat) {
     if (find_presence(seat) == kHere) return false;
     lock(&seat->alive);
@@ -74,20 +75,21 @@ inline void leave_seat(Seat* seat) {
     unlock(&seat->alive);
 }
 
-// Gives the two processes' lock up, sleeps until wake() or for `ms` milliseconds, and takes it
-// again, as pthread_cond_clockwait(3) does. A condition variable may stay unusable when one who
-// waits in it is killed (docs/failures dead-waiter shows it). A sleep may end early: look again.
-inline void sleep_on(Seat* seat, pthread_mutex_t* common, int ms) {
+// Unlocks `shared`, sleeps until wake() or for `ms` milliseconds, and locks it again, as
+// pthread_cond_timedwait(3) does. A condition variable may stay unusable when one who waits in it
+// is killed (docs/failures dead-waiter shows it). A sleep may end early: look again.
+inline void sleep_on(Seat* seat, pthread_mutex_t* shared, int ms) {
     timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);  // no one sets it back, as sem_timedwait's clock
+    clock_gettime(CLOCK_MONOTONIC, &until);  // nobody can set this clock back
     const long ns = until.tv_nsec + ms % 1000 * 1000000L;
     until.tv_sec += ms / 1000 + ns / 1000000000;
     until.tv_nsec = ns % 1000000000;
-    if (!seat->asleep) ++seat->slept;  // waits in a row that nobody ended count once
+    if (!seat->asleep) ++seat->slept;  // sleeps in a row that nobody ended count once
     seat->asleep = true;
-    unlock(common);
-    sem_clockwait(&seat->wake, CLOCK_MONOTONIC, &until);
-    lock(common);
+    unlock(shared);
+    sem_clockwait(&seat->wake, CLOCK_MONOTONIC, &until);  // sem_timedwait(3) by another clock
+    lock(shared);
+    // After a timeout `asleep` stays: at worst the next wake() ends a later sleep early.
 }
 
 inline void wake(Seat* seat) {

@@ -138,7 +138,9 @@ static int resize() {
 static int remove_existing() {
     const int id = find(0);
     Items* items = attach(id, SHM_RDONLY);
-    check_removable(name(), items->magic);
+    shmid_ds it;
+    if (shmctl(id, IPC_STAT, &it) == -1) err(1, "shmctl(%s, IPC_STAT)", name());
+    check_removable(name(), items->magic, static_cast<off_t>(it.shm_segsz));
     detach(items);
     remove_segment(id);
     return 0;

@@ -339,12 +339,14 @@ TEST_CASE("what is planted under the name is refused and untouched", "[read][pla
         std::string bytes, reason;
         bool removable;
     };
-    // Removable: nothing but zeros is nobody's data, and a damaged object of ours is still ours.
+    // Removable: no more than our bytes and none complete is nobody's data, and a damaged object of
+    // ours is still ours.
     std::vector<Case> cases = {
         {"8 bytes!", "has 8 bytes, not 100", false},
         {random, "holds something else", false},
         {std::string(4096, 'x'), "holds something else", false},
         {std::string(100, '\0'), "holds no items yet", true},
+        {std::string(4096, '\0'), "holds no items yet", false},
         {with(4, std::string("\x00\xca\x9a\x3b", 4)), "has a count of 1000000000", true},
         {with(4, std::string(4, '\0')), "has a count of 0", true},
         {with(names, std::string(48, 'N')), "the name of item 1 has no end", true},

@@ -13,8 +13,9 @@
 #include <filesystem>
 #include <random>
 
-#include "../shm_posix/ring_end.h"
 #include "../shm_posix/packet_source.h"
+#include "../shm_posix/ring_consumer.h"
+#include "../shm_posix/ring_producer.h"
 #include "support.h"
 
 namespace {
@@ -162,6 +163,7 @@ TEST_CASE("generated packets arrive complete, in order, with their checksums", "
         CHECK(has(result.out, "dropped 0 packets"));
     }
     CHECK(has(run({kProgram, "--generate", "0"}).out, "handled 0 packets, 0 bytes"));
+    CHECK(has(run({kProgram, "--generate", "010"}).out, "handled 10 packets"));
     // Their sizes are mixed and their numbers complete: seen from outside.
     const Result raw = run({kProgram, "--generate", "2000", "--pipe"});
     const std::vector<uint64_t> numbers = packet_numbers(raw.out);
@@ -408,7 +410,7 @@ TEST_CASE("what bears the ring's name is checked before it is used", "[packets]"
     };
     bad.push_back(good.substr(0, size - 64));
     bad.push_back(with(offsetof(PacketRing, magic), kRingMagic + 1));
-    bad.push_back(with(offsetof(PacketRing, header), 8));
+    bad.push_back(with(offsetof(PacketRing, header_bytes), 8));
     bad.push_back(with(offsetof(PacketRing, slots), 0));
     bad.push_back(with(offsetof(PacketRing, slots), 5));
     bad.push_back(with(offsetof(PacketRing, slots), 0xffffffff));
@@ -416,6 +418,8 @@ TEST_CASE("what bears the ring's name is checked before it is used", "[packets]"
     bad.push_back(with(offsetof(PacketRing, size), 0xffffffff));
     bad.push_back(with(offsetof(PacketRing, published), 5));
     bad.push_back(with(offsetof(PacketRing, handled), 1));
+    bad.push_back(with(offsetof(PacketRing, published) + 4, 0xffffffff));
+    memcpy(&bad.back()[offsetof(PacketRing, handled) + 4], "\xff\xff\xff\xff", 4);  // all but over
     for (size_t i = 0; i < bad.size(); ++i) {
         put(ring.path, bad[i]);
         const Result result = run({kProgram, "consume", "--name", ring.name});
@@ -503,6 +507,25 @@ TEST_CASE("the producer killed: the consumer drains the ring and reports", "[pac
         for (size_t n = 0; n < numbers.size(); ++n) REQUIRE(numbers[n] == n);
         CHECK(!exists(ring.path));
     }
+}
+
+TEST_CASE("a consumer stopped before the ring is empty does not say that all is handled",
+          "[packets]") {
+    RingName ring;
+    {
+        Program producer({kProgram, "produce", "--generate", "99999999", "--name", ring.name});
+        producer.await_err("the ring is full and nobody consumes");
+        kill(producer.pid(), SIGKILL);
+        producer.finish();
+    }
+    // Its output is not read before it is stopped, and less than the ring holds fits in between.
+    Program consumer({kProgram, "consume", "--pipe", "--name", ring.name});
+    consumer.await_out(std::string("\1\0\0\0\0\0\0\0", 8));
+    kill(consumer.pid(), SIGINT);
+    const Result result = consumer.finish();
+    CHECK(result.status == 128 + SIGINT);
+    CHECK(has(result.err, " packets wait in it\n"));
+    CHECK(!has(result.err, "died"));
 }
 
 TEST_CASE("a producer after a killed one completes the series", "[packets]") {
@@ -626,8 +649,8 @@ TEST_CASE("the ring goes on after the death of a process that held its lock", "[
     PacketRing* ring = shared.ring;
     const pid_t child = fork();
     if (child == 0) {
-        RingEnd producer;
-        if (ring_join(&producer, ring, kProducer)) _exit(1);
+        Producer producer;
+        if (ring_join(&producer, ring)) _exit(1);
         for (uint32_t i = 0; i < 3; ++i) {
             reserve(&producer, 0)->data()[0] = static_cast<unsigned char>('a' + i);
             commit(&producer, 1);  // two are a batch; the third is not handed over
@@ -638,8 +661,8 @@ TEST_CASE("the ring goes on after the death of a process that held its lock", "[
     int status = 0;
     REQUIRE(waitpid(child, &status, 0) == child);
     REQUIRE(WIFSIGNALED(status));
-    RingEnd consumer;
-    REQUIRE(ring_join(&consumer, ring, kConsumer) == nullptr);
+    Consumer consumer;
+    REQUIRE(ring_join(&consumer, ring) == nullptr);
     for (const char expected : {'a', 'b'}) {
         Slot* slot = take(&consumer, 0);
         REQUIRE(slot != nullptr);
@@ -648,31 +671,33 @@ TEST_CASE("the ring goes on after the death of a process that held its lock", "[
         release(&consumer);
     }
     CHECK(take(&consumer, 30000) == nullptr);  // at once
-    CHECK(consumer.other == kDied);
-    RingEnd producer;
-    REQUIRE(ring_join(&producer, ring, kProducer) == nullptr);
+    CHECK(consumer.producer == kDied);
+    Producer producer;
+    REQUIRE(ring_join(&producer, ring) == nullptr);
     CHECK(producer.next == 2);
     commit(&producer, 1);
     CHECK(ring_leave(&producer) == 1);  // it hands over what is left
-    CHECK(producer.other == kHere);
+    CHECK(find_side(ring, kConsumer) == kHere);
     REQUIRE(take(&consumer, 0) != nullptr);
     release(&consumer);
+    CHECK(take(&consumer, 30000) == nullptr);
+    CHECK(consumer.producer == kLeft);
     CHECK(ring_leave(&consumer) == 0);
-    CHECK(consumer.other == kLeft);
 }
 
 TEST_CASE("a packet that may be seen twice stays in doubt until it is handled", "[packets]") {
     SharedRing shared;
     PacketRing* ring = shared.ring;
-    RingEnd producer, consumer;
-    REQUIRE(ring_join(&producer, ring, kProducer) == nullptr);
+    Producer producer;
+    Consumer consumer;
+    REQUIRE(ring_join(&producer, ring) == nullptr);
     for (int i = 0; i < 2; ++i) {
         REQUIRE(reserve(&producer, 0) != nullptr);
         commit(&producer, 1);
     }
     const pid_t child = fork();
     if (child == 0) {
-        if (ring_join(&consumer, ring, kConsumer) || !take(&consumer, 0)) _exit(1);
+        if (ring_join(&consumer, ring) || !take(&consumer, 0)) _exit(1);
         kill(getpid(), SIGKILL);
     }
     int status = 0;
@@ -680,10 +705,10 @@ TEST_CASE("a packet that may be seen twice stays in doubt until it is handled", 
     REQUIRE(WIFSIGNALED(status));
     const auto in_doubt = [&] { return ring->begun != ring->handled; };
     CHECK(in_doubt());
-    REQUIRE(ring_join(&consumer, ring, kConsumer) == nullptr);
+    REQUIRE(ring_join(&consumer, ring) == nullptr);
     ring_leave(&consumer);  // without having handled anything
     CHECK(in_doubt());
-    REQUIRE(ring_join(&consumer, ring, kConsumer) == nullptr);
+    REQUIRE(ring_join(&consumer, ring) == nullptr);
     CHECK(consumer.next == 0);
     REQUIRE(take(&consumer, 0) != nullptr);
     release(&consumer);
@@ -716,15 +741,16 @@ TEST_CASE("a sleeper is woken by what it waits for, not by its deadline", "[pack
     for (const bool packet : {true, false}) {
         SharedRing shared;
         PacketRing* ring = shared.ring;
-        RingEnd producer, consumer;
-        REQUIRE(ring_join(&producer, ring, kProducer) == nullptr);
+        Producer producer;
+        Consumer consumer;
+        REQUIRE(ring_join(&producer, ring) == nullptr);
         const pid_t child = fork();
         if (child == 0) {
             alarm(kPatience);
-            if (ring_join(&consumer, ring, kConsumer)) _exit(1);
+            if (ring_join(&consumer, ring)) _exit(1);
             const bool came = take(&consumer, 3600 * 1000) != nullptr;
             if (!came) take(&consumer, 0);  // nullptr means: ask again
-            _exit(came != packet || (!came && consumer.other != kLeft));
+            _exit(came != packet || (!came && consumer.producer != kLeft));
         }
         for (bool asleep = false; !asleep;) {
             lock(&ring->lock);
