@@ -26,7 +26,9 @@ inline int open_regular(const char* file, struct stat* it) {
 inline int open_image(size_t* bytes) {
     struct stat it;
     const int fd = open_regular(path, &it);
-    if (fd == -1) err(1, "open(%s)", path);
+    if (fd == -1)
+        errx(1, "open(%s): %s\n  make it: %s load FILE --image %s", path, strerror(errno),
+             program_invocation_name, path);
     // Readers are often other users than the loader, so any owner will do: who names a file trusts
     // its owner. Anybody else who may write could change or shorten it under our mapping.
     if (it.st_mode & (S_IWGRP | S_IWOTH)) errx(1, "%s: others than its owner may write it", path);

@@ -31,8 +31,8 @@ struct Entry {
 static_assert(sizeof(Header) == 32 && sizeof(Entry) == 16, "laid out alike in every program");
 
 // An image that check() found good. The numbers are a copy: whoever may write the file can change
-// it after the check, and get a wrong answer from us, but no step outside the image. (Whoever
-// shortens it gets SIGBUS.)
+// it after the check. Then an answer of ours may be wrong, but we do not step outside the image.
+// (If the file is shortened, that is SIGBUS.)
 struct Image {
     const char* start = nullptr;
     size_t bytes = 0, count = 0;
@@ -67,7 +67,7 @@ inline void fill(char* start, size_t bytes, const Entries& entries) {
     auto* entry = reinterpret_cast<Entry*>(header + 1);
     size_t end = sizeof *header + entries.size() * sizeof *entry;
     const auto append = [&](std::string_view text, uint32_t* offset, uint32_t* size) {
-        *offset = static_cast<uint32_t>(end);  // fits: kMostText bounds the image
+        *offset = static_cast<uint32_t>(end);  // fits: a text has at most 16 MiB
         *size = static_cast<uint32_t>(text.copy(start + end, text.size()));
         end += text.size();
     };
@@ -126,7 +126,7 @@ inline bool find(const Image& image, std::string_view wanted, std::string_view* 
     return false;
 }
 
-// Whether every entry is found by its key.
+// Whether every entry is found by its key: the work of a reader of all.
 inline bool verify(const Image& image) {
     for (size_t i = 0; i < image.count; ++i) {
         std::string_view found;

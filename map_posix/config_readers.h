@@ -85,13 +85,21 @@ inline void measure(const char* what, size_t count, Image (*take)()) {
     printf("%-15s %9ld %9ld %9ld %18ld\n", what, all.rss, all.pss, own.pss, all.pss - own.pss);
 }
 
+// Tells images apart.
+inline uint64_t checksum_of(const Image& image) {
+    return reinterpret_cast<const config::Header*>(image.start)->checksum;
+}
+
 inline int read_at_once(size_t count) {
     const Image image = map_image();  // a bad one is one error here, not one from each reader
+    const uint64_t before = checksum_of(image);
     printf("%zu readers, %zu entries, %zu bytes. In KiB, each reader's Pss rounded down:\n", count,
            image.count, image.bytes);
     printf("%-15s %9s %9s %9s %18s\n", "", "Rss", "Pss", "own Pss", "for the image");
     unmap(image);  // or a share of the Pss would be ours
     measure("one mapping", count, map_image);
     measure("private copies", count, copy_image);
+    if (checksum_of(map_image()) != before)
+        errx(1, "%s: a load came meanwhile; these figures are of two images", path);
     return 0;
 }

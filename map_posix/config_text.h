@@ -14,7 +14,7 @@
 
 namespace config {
 
-// Bytes of text; more is a mistake, not a configuration, and need not fit the image's offsets.
+// Bytes of text; more is a mistake, not a configuration. So an image's offsets fit in 32 bits.
 constexpr size_t kMostText = 16 << 20;
 
 // The whole text of a configuration.

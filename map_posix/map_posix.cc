@@ -70,7 +70,7 @@ static void unmap(Items* items) {
 }
 
 static void unlink_object() {
-    // Remove the name now; the memory goes with the last mapping.
+    // Remove the name now; the file goes with the last mapping.
     hold_signals();
     if (unlink(name()) == -1) err(1, "unlink(%s)", name());
     on_stop(nullptr);

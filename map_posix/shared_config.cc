@@ -25,7 +25,7 @@
 
 static std::string directory, next_path;  // where the image is; the next one in the making
 
-// Nobody's data is overwritten: what bears the image's name now must be an image, and ours.
+// Nobody's data is overwritten: what bears the image's name must be an image, and this user's.
 static void refuse_others() {
     struct stat it;
     const int fd = open_regular(path, &it);
@@ -44,7 +44,6 @@ static int load(const char* file) {
     const size_t bytes = config::image_bytes(entries);
     const int parent = open(directory.c_str(), O_RDONLY | O_DIRECTORY);
     if (parent == -1) err(1, "open(%s)", directory.c_str());
-    refuse_others();
 
     // Make it aside, in the same directory: rename(2) stays in one file system. O_EXCL: not over
     // what another load makes. 0444, less the umask: this descriptor may write, no later one may.
@@ -52,8 +51,8 @@ static int load(const char* file) {
     hold_signals();
     const int fd = open(next, O_CREAT | O_EXCL | O_RDWR, 0444);
     if (fd == -1 && errno == EEXIST)
-        errx(1, "open(%s): %s\n  another load is at work, or was killed; if none is: rm -f %s",
-             next, strerror(errno), next);
+        errx(1, "open(%s): %s\n  another load is at work: try again; or was killed: rm -f %s", next,
+             strerror(errno), next);
     if (fd == -1) err(1, "open(%s)", next);
     on_stop([] { unlink(next_path.c_str()); });
 
@@ -70,6 +69,7 @@ static int load(const char* file) {
 
     // Publish it. Who opens the name gets the whole old image or the whole new one; who has mapped
     // the old one keeps it.
+    refuse_others();  // as late as can be: it may have appeared meanwhile
     hold_signals();
     if (rename(next, path) == -1) err(1, "rename(%s)", next);
     on_stop(nullptr);
@@ -104,6 +104,7 @@ static int get(const char* key) {
     for (std::optional<std::string> last;;) {
         // Watch the directory, since each load brings another file, and do so before the look, or
         // a load in between would be missed. Each time anew: it may be another directory by now.
+        // MOVED_TO is a load; the others: the image or its directory may be gone.
         const uint32_t changes = IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_MOVE_SELF;
         if (inotify_add_watch(events, directory.c_str(), changes) == -1)
             err(1, "inotify_add_watch(%s)", directory.c_str());
@@ -112,7 +113,7 @@ static int get(const char* key) {
         if (last != value) print(value);
         last = value;
         unmap(image);
-        char list[4096];  // what has changed, the next look tells
+        char list[4096];  // of no use: we look again whatever has changed
         if (read(events, list, sizeof list) == -1) err(1, "read(inotify)");
     }
 }

@@ -13,13 +13,16 @@
 
 inline int object = -1;             // the shared memory object
 inline PacketRing* ring = nullptr;  // mapped
-inline Side side;                   // the one that this process takes; it uses that end:
+inline Side side;                   // ours; so we use one of these two ends
 inline Producer producer;
 inline Consumer consumer;
 
 inline const char* name() { return options.name.c_str(); }
 
+// Nobody prints with the object locked: stderr may be a pipe that is full, and all others would
+// wait.
 [[noreturn]] inline void refuse(const char* fault) {
+    flock(object, LOCK_UN);
     warnx("%s: %s", name(), fault);
     fprintf(stderr, "  who uses it: grep -ls /dev/shm%s /proc/[0-9]*/maps\n", name());
     fprintf(stderr, "  remove it, if nobody does: rm /dev/shm%s\n", name());
@@ -35,21 +38,21 @@ inline void make_object() {
     hold_signals(SIG_UNBLOCK);
 }
 
-// produce, consume: opens the object of that name and locks it; makes it, if there is none. Who has
-// the lock knows that nobody else is making or removing it [shm_open(3), flock(2)].
+// produce, consume: opens the object of that name, makes it if there is none, and locks it until
+// join() and again in leave(): so nobody else makes, joins or removes it meanwhile [shm_open(3),
+// flock(2)].
 inline void open_object() {
     struct stat it;
     do {
         if (object != -1) close(object);
-        object =
-            shm_open(name(), O_CREAT | O_RDWR | O_NONBLOCK, 0600);  // a FIFO would make us wait
-        if (object == -1 && errno != EACCES) err(1, "shm_open(%s)", name());
-        if (object == -1 || fstat(object, &it) == -1 || !S_ISREG(it.st_mode) ||
-            it.st_uid != geteuid())
+        object = shm_open(name(), O_CREAT | O_RDWR, 0600);
+        const bool theirs = object == -1 && errno == EACCES;
+        if (object == -1 && !theirs) err(1, "shm_open(%s)", name());
+        if (theirs || fstat(object, &it) == -1 || !S_ISREG(it.st_mode) || it.st_uid != geteuid())
             errx(1, "%s: is not a file of yours; look at it: ls -l /dev/shm%s", name(), name());
         if (flock(object, LOCK_EX) == -1 || fstat(object, &it) == -1) err(1, "flock(%s)", name());
     } while (it.st_nlink == 0);  // its last user removed it while we waited for the lock
-    // No ring in it yet: if we fail or are stopped before join(), it goes.
+    // No ring in it yet: if we end before join(), it goes.
     if (it.st_size == 0) take_back = [] { shm_unlink(name()); };
 }
 
@@ -68,14 +71,16 @@ inline void map_ring() {
     if (fresh) ring_create(memory, options.slots, options.size);
     if (const char* fault = ring_fault(memory, bytes)) refuse(fault);
     ring = static_cast<PacketRing*>(memory);
-    if (options.sized && (options.slots != ring->slots || options.size != ring->size))
-        errx(1, "%s: has %u slots of %u bytes, not as you ask", name(), ring->slots, ring->size);
-    if (options.generate && ring->size < kLongest)
-        errx(1, "%s: its slots of %u bytes are too small for packets of %u", name(), ring->size,
-             kLongest);
+    const uint32_t least = options.generate ? kLongest : 1;
+    if (ring->size < least ||
+        (options.sized && (options.slots != ring->slots || options.size != ring->size))) {
+        flock(object, LOCK_UN);
+        errx(1, "%s: has %u slots of %u bytes, not as you ask%s", name(), ring->slots, ring->size,
+             ring->size < least ? "; --generate needs 1500" : "");
+    }
 }
 
-// Gives our side up; the last to leave an empty ring removes it.
+// Gives our side up; the last to leave an empty ring removes it. main() calls it, and exit() again.
 inline void leave() {
     if (!ring) return;
     flock(object, LOCK_EX);
@@ -86,12 +91,12 @@ inline void leave() {
     fstat(object, &it);
     const bool named = it.st_nlink > 0;  // not that of run, nor removed
     if (named && last && waiting == 0) shm_unlink(name());
+    close(object);  // and with it the lock
     if (named && last && waiting > 0) {
         warnx("%s: %ju packets wait in it", name(), uintmax_t{waiting});
         fprintf(stderr, "  handle them: %s consume --name %s\n", program_invocation_name, name());
         fprintf(stderr, "  remove it: rm /dev/shm%s\n", name());
     }
-    close(object);
 }
 
 // Takes our side of the ring, until we exit, and lets others open or remove the object again.
@@ -100,10 +105,10 @@ inline void join() {
     if (fault) refuse(fault);
     take_back = nullptr;  // from now on packets may be in it
     atexit(leave);
+    flock(object, LOCK_UN);
     const uint64_t next = side == kProducer ? producer.next : consumer.next;
     const bool doubt = side == kConsumer && ring->begun != next;
     if (next > 0 || doubt)
         warnx("%s: goes on with packet %ju%s", name(), uintmax_t{next},
               doubt ? ", which may be seen twice" : "");
-    flock(object, LOCK_UN);
 }

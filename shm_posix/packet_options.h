@@ -6,6 +6,7 @@
 
 #include "../common/process.h"
 #include "packet_ring.h"
+#include "packet_source.h"
 
 struct Options {
     std::string verb, name;
@@ -27,8 +28,10 @@ inline constexpr char kHelp[] =
     "  --name NAME   the ring of produce and consume, if not /packets\n"
     "  --slots N     packets that fit in the ring, 1 to %u, if not 1024\n"
     "  --size BYTES  of the largest packet, 1 to %u, if not 2048\n"
-    "Ctrl-C ends the input, a second one the program.\n"
-    "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
+    "Ctrl-C ends the input; what is in the ring is still handled, in run for 10 seconds at most.\n"
+    "A second Ctrl-C ends the program; a ring with a name may stay then, as after kill -9.\n"
+    "Exit status: 0 done, 1 failed, 2 wrong usage; stopped before the end (not --udp): the "
+    "signal's.\n";
 
 inline Options options;
 
@@ -65,6 +68,7 @@ inline Options read_options(int argc, char** argv) {
     if (!consume && !it.udp && !it.generate && !it.pipe)
         errx(2, "no packets: give --udp PORT, --generate N or --pipe");
     if (it.slots == 0 || it.size == 0) errx(2, "--slots and --size are 1 or more");
+    if (it.generate && it.size < kLongest) errx(2, "--generate needs a --size of %u", kLongest);
     if (run && !it.name.empty()) errx(2, "--name goes with produce and consume");
     if (it.name.empty()) it.name = run ? "/packets-" + std::to_string(getpid()) : "/packets";
     if (it.name[0] != '/') errx(2, "'%s' does not begin with a slash", it.name.c_str());

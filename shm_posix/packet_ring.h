@@ -27,8 +27,8 @@ struct Slot {
 };
 
 // The head of the shared bytes; the slots follow. Either process may be killed at any instruction:
-// a count that says what is done changes by one store (so it is atomic), and what comes before that
-// did not happen.
+// a count that says what is done changes by one store (so it is atomic), and without that store it
+// is as if nothing had been done.
 struct PacketRing {
     std::atomic<uint32_t> magic;      // kRingMagic; stored last, so a half-made ring has none
     uint32_t header_bytes;            // the layout that the maker's compiler chose
@@ -37,11 +37,11 @@ struct PacketRing {
     Seat seat[2];                     // by Side
     std::atomic<uint64_t> published;  // packets that the producer handed over
     uint64_t backlog;                 // the most that ever waited
-    // Only the producer stores these: packets that it had to drop; those larger than a slot.
+    // Only the producer stores these: packets that were dropped; those of them larger than a slot.
     std::atomic<uint64_t> dropped, oversize;
     // Only the consumer stores these, for each packet and without the lock; so they have a cache
-    // line of their own. If it dies after the first store and before the second, its successor gets
-    // that packet again.
+    // line of their own. If it ends between the two, its successor begins with that packet, which
+    // may be handled already.
     alignas(64) std::atomic<uint64_t> begun;  // packets taken in hand
     std::atomic<uint64_t> handled;            // packets done with: their slots are free
 };
@@ -91,6 +91,7 @@ inline Slot* slot_of(PacketRing* ring, uint64_t n, uint32_t slots, uint32_t size
 inline const char* take_side(PacketRing* ring, Side side) {
     lock(&ring->lock);
     const uint64_t published = ring->published;
+    // At most a full ring waits (less than nothing would be a huge number), and no count runs over.
     const bool sound = published - ring->handled <= ring->slots && published < UINT64_MAX / 2;
     const bool taken = sound && take_seat(&ring->seat[side]);
     unlock(&ring->lock);

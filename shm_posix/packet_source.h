@@ -1,4 +1,5 @@
-// Where packets come from: a UDP port, or this program itself. It knows nothing of the ring.
+// Packets from a UDP port, and packets that this program makes and that prove themselves. Nothing
+// here knows of the ring.
 
 #pragma once
 
@@ -26,8 +27,8 @@ inline int open_udp(uint16_t port) {
     return fd;
 }
 
-// Receives one packet into `size` bytes. Returns its length, which may be more: then it is cut and
-// of no use; or -1: none has come [recv(2)].
+// Receives one packet into `size` bytes. Returns its length, and if that is more than `size`, the
+// packet is cut and of no use; or -1: none has come [recv(2)].
 inline ssize_t receive_udp(int fd, void* data, size_t size) {
     const ssize_t length = recv(fd, data, size, MSG_DONTWAIT | MSG_TRUNC);
     if (length == -1 && errno != EAGAIN) err(1, "recv(UDP)");
@@ -53,7 +54,7 @@ inline uint32_t dropped_udp(int fd) {
 }
 
 // A packet that proves itself: numbered, of one of many sizes, with a checksum over its bytes.
-constexpr uint32_t kNumbered = 1;                    // its tag in the ring
+constexpr uint32_t kNumbered = 1;                    // the tag of such a packet
 constexpr uint32_t kShortest = 64, kLongest = 1500;  // bytes
 
 struct Numbered {  // what such a packet begins with
@@ -61,7 +62,7 @@ struct Numbered {  // what such a packet begins with
     uint32_t length, checksum;
 };
 
-// FNV-1a by words, of which a numbered packet has only whole ones.
+// FNV-1a by words of 4 bytes; the length is a multiple of 4.
 inline uint32_t checksum(const unsigned char* data, size_t length) {
     uint32_t sum = 2166136261u;
     for (uint32_t word; length >= sizeof word; data += sizeof word, length -= sizeof word) {
@@ -71,7 +72,8 @@ inline uint32_t checksum(const unsigned char* data, size_t length) {
     return sum;
 }
 
-// Makes the packet of that number in at least kLongest bytes; returns its length.
+// Makes the packet of that number; there is room for kLongest bytes. Returns its length: 64, 68 ...
+// 1500.
 inline uint32_t make_numbered(unsigned char* data, uint64_t number) {
     uint32_t random = static_cast<uint32_t>(number + 1) * 2654435769u;
     const uint32_t length = kShortest + (random >> 8) % ((kLongest - kShortest) / 4 + 1) * 4;

@@ -7,25 +7,26 @@
 #include "../common/process.h"
 #include "packet_object.h"
 
-constexpr int kSlice = 250;  // milliseconds until a wait looks up: is the other side alive?
+constexpr int kSlice = 250;  // milliseconds: so often a wait checks whether the other side is alive
 
 inline pid_t child = 0;                    // run, in the parent: the consumer
 inline volatile sig_atomic_t stopped = 0;  // the signal that told us to stop
 
 // HUP, INT, QUIT and TERM: the first ends the input, and gives a child 10 seconds to come to its
-// end; then on_signal() gives up.
+// end; then on_signal() gives up. The second ends the process.
 inline void stop(int number) {
+    if (stopped) {
+        signal(number, SIG_DFL);
+        on_signal(number);
+    }
     stopped = number;
     if (child) alarm(10);
 }
 
-// SA_RESETHAND: the second of a kind ends the process.
-inline void let_stop() { handle_stops(stop, SA_RESETHAND | SA_RESTART); }
-
 // For the child of run: its parent ends the input, and it goes on to its end.
 inline void ignore_stops() {
     handle_stops(SIG_IGN, 0);
-    stopped = 0;
+    stopped = 0;  // one may have come since the fork
 }
 
 // No more input: somebody stopped us, or our child has ended (WNOWAIT: wait_for() still finds it).

@@ -8,7 +8,8 @@
 // The producer receives each packet straight into a slot of the ring, the consumer handles it
 // there: no copy in between. `producer` and `consumer` are their ends of the ring: reserve() and
 // commit() in ring_producer.h, take() and release() in ring_consumer.h. The object that holds it is
-// made, mapped and removed in packet_object.h, the waits are in packet_wait.h.
+// made, mapped and removed in packet_object.h, the waits are in packet_wait.h, the sources of
+// packets in packet_source.h.
 
 #include "../common/process.h"
 #include "packet_object.h"
@@ -27,7 +28,7 @@ static void count_packet(size_t length) {
     bytes += length;
 }
 
-// The slot that we have from wait_for_slot() holds a packet now.
+// Commits the slot from wait_for_slot(): it holds a packet now.
 static void put_in_ring(size_t length, uint32_t tag = 0) {
     count_packet(length);
     commit(&producer, static_cast<uint32_t>(length), tag);
@@ -73,10 +74,11 @@ static bool receive_packet(int udp, Slot* slot) {
 static void receive_packets(int udp) {
     while (!stopped) {
         Slot* slot = wait_for_slot();
-        if (!slot || (!receive_packet(udp, slot) && !wait_for_input(udp))) break;
+        if (!slot) break;
+        if (!receive_packet(udp, slot) && !wait_for_input(udp)) break;
     }
-    // No new ones, but what waits in the kernel's buffer still has its turn. Once the ring is full
-    // and nobody makes room for a while, the rest is dropped.
+    // No new ones, but what waits in the kernel's buffer still has its turn. When there is no slot
+    // for kSlice, the rest is dropped.
     end_udp(udp);
     Slot* slot = wait_for_slot();
     while (receive_packet(udp, slot))
@@ -88,27 +90,27 @@ static void receive_packets(int udp) {
 static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
     const uintmax_t number = consumer.next;
     if (length > consumer.size) errx(1, "packet %ju: has an impossible length", number);
-    for (uint32_t done = 0; options.pipe && done < length;) {
+    if (!options.pipe && tag == kNumbered && !is_numbered(data, length, number))
+        errx(1, "packet %ju: has another number, or its checksum is wrong", number);
+    if (!options.pipe) return;
+    for (uint32_t done = 0; done < length;) {
         const ssize_t written = write(STDOUT_FILENO, data + done, length - done);
         if (written == -1) err(1, "write(stdout)");
         done += static_cast<uint32_t>(written);
     }
-    if (!options.pipe && tag == kNumbered && !is_numbered(data, length, number))
-        errx(1, "packet %ju: has another number, or its checksum is wrong", number);
 }
 
-// Handles packets until we are stopped, or the ring is empty and the producer gone; returns how.
-static Presence handle_packets() {
+// Handles packets until we are stopped, or the ring is empty and the producer gone.
+static void handle_packets() {
     while (!stopped) {
         Slot* slot = take(&consumer, kSlice);
-        if (!slot && gone(consumer.producer)) return consumer.producer;
+        if (!slot && gone(consumer.producer)) break;
         if (!slot) continue;
         const uint32_t length = slot->length;
         handle(slot->data(), length, slot->tag);
         release(&consumer);
         count_packet(length);
     }
-    return kHere;
 }
 
 // What this process did, and how the two got on.
@@ -137,7 +139,7 @@ static int produce(int udp) {
     else
         receive_stdin();
     publish(&producer);
-    if (!child) summary("handed over");
+    if (!child) summary("handed over");  // in run the child's says it all
     return 0;
 }
 
@@ -146,7 +148,8 @@ static int consume() {
     if (options.verb == "consume" && find_side(ring, kProducer) == kNever)
         warnx("%s: nobody produces yet; start: %s produce --generate 1000 --name %s", name(),
               program_invocation_name, name());
-    const bool died = handle_packets() == kDied;
+    handle_packets();
+    const bool died = consumer.producer == kDied;  // then the ring was empty, too
     if (died) warnx("the producer died; all that it handed over is handled");
     summary("handled");
     return died;
@@ -157,7 +160,7 @@ int main(int argc, char** argv) {
     options = read_options(argc, argv);
     const bool run = options.verb == "run";
     const int udp = options.udp ? open_udp(options.port) : -1;
-    let_stop();
+    handle_stops(stop, SA_RESTART);
     if (run)
         make_object();
     else
@@ -170,9 +173,9 @@ int main(int argc, char** argv) {
     }
     join();
     int status = side == kProducer ? produce(udp) : consume();
-    leave();
+    leave();  // now, since the child ends when it finds us gone
     if (child) status = wait_for(child, stopped ? 10 : 0);
-    if (stopped && !options.udp) {  // cut short; --udp has no other end
+    if (stopped && !options.udp) {  // cut short; --udp is done when it is stopped
         signal(stopped, SIG_DFL);
         raise(stopped);
     }

@@ -34,9 +34,8 @@ inline const char* ring_join(Consumer* it, PacketRing* ring) {
 
 // The next packet, the same until release(). Without one it sleeps for at most `ms` milliseconds,
 // unless the producer is gone. nullptr: ask again, or end if gone(producer).
-//
-// release() wakes nobody. A producer that sleeps is woken here: at the latest when we come back
-// from a batch of half a ring, which a full ring always gives.
+// release() wakes nobody. A producer that sleeps is woken here, when half of the ring is free: a
+// full ring gives us a batch of half a ring, and after that batch we are here again.
 inline Slot* take(Consumer* it, int ms) {
     PacketRing* ring = it->ring;
     if (it->next == it->limit) {
@@ -52,7 +51,7 @@ inline Slot* take(Consumer* it, int ms) {
         unlock(&ring->lock);
         if (it->next == it->limit) return nullptr;
     }
-    ring->begun.store(it->next + 1, std::memory_order_relaxed);  // read only after our death
+    ring->begun.store(it->next + 1, std::memory_order_relaxed);  // read only by a successor
     return slot_of(ring, it->next, it->slots, it->size);
 }
 

@@ -10,21 +10,21 @@
 // In a ring of 8 slots, of which the consumer had freed those of packets 0 to 4 when we last
 // looked:
 //
-//     packet    5 to 9      10, 11        12          13
-//             published   committed    to fill   has no slot: it is that of 5
+//     packet    5 to 9        10         11       12         13
+//             published   committed   to fill    free   no slot: 5 is there
 //
-//     published 10, next 12, limit 13
+//     published 10, next 11, limit 13
 struct Producer {
     PacketRing* ring = nullptr;
     uint32_t slots = 0, size = 0;
     uint64_t published = 0;      // the first packet not handed over
     uint64_t next = 0;           // the one to fill
-    uint64_t limit = 0;          // the first without a slot; too low at worst
+    uint64_t limit = 0;          // the first without a slot, when we last looked
     Presence consumer = kNever;  // when we last found the ring full
 };
 
-// Takes the side. What a dead producer did not hand over is gone: packets go on with the number
-// behind those that it did. Returns nullptr, or what prevents it.
+// Takes the side. Numbers go on behind the last packet that was handed over; what a dead producer
+// did not hand over is gone. Returns nullptr, or what prevents it.
 inline const char* ring_join(Producer* it, PacketRing* ring) {
     if (const char* fault = take_side(ring, kProducer)) return fault;
     *it = Producer();
@@ -51,7 +51,7 @@ inline void publish(Producer* it) {
 inline Slot* reserve(Producer* it, int ms) {
     if (it->next >= it->limit) {
         PacketRing* ring = it->ring;
-        publish(it);  // before we sleep, or both could wait for each other
+        publish(it);  // a producer that waits has nothing to lose
         lock(&ring->lock);
         if (it->next - ring->handled >= it->slots) {
             it->consumer = find_presence(&ring->seat[kConsumer]);

@@ -17,7 +17,7 @@ inline bool gone(Presence other) { return other == kLeft || other == kDied; }
 
 // What one process at a time holds.
 struct Seat {
-    pthread_mutex_t alive;  // its holder owns this lock until it leaves or dies
+    pthread_mutex_t alive;  // guards no data: its owner is there, and until it leaves or dies
     Presence presence;
     bool asleep;     // its holder waits for `wake`
     sem_t wake;      // a semaphore: a sleeper that dies leaves nothing in it to be repaired
@@ -34,9 +34,21 @@ inline void init_lock(pthread_mutex_t* mutex) {
     if ((errno = pthread_mutex_init(mutex, &shared)) != 0) err(1, "pthread_mutex_init");
 }
 
-// A dead owner is no error here: what these locks guard is in order after each single store.
+inline timespec in_ms(int ms) {
+    timespec it;
+    clock_gettime(CLOCK_MONOTONIC, &it);  // nobody can set this clock back
+    const long ns = it.tv_nsec + ms % 1000 * 1000000L;
+    return {it.tv_sec + ms / 1000 + ns / 1000000000, ns % 1000000000};
+}
+
+// A dead owner is no error here: what these locks guard is in order after each single store. Who
+// dies between unlocking and waking the next leaves that one asleep, if a third gets the lock
+// first: so nobody waits for more than a second without looking again.
 inline void lock(pthread_mutex_t* mutex) {
-    errno = pthread_mutex_lock(mutex);
+    do {
+        const timespec until = in_ms(1000);
+        errno = pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &until);
+    } while (errno == ETIMEDOUT);
     if (errno == EOWNERDEAD) errno = pthread_mutex_consistent(mutex);
     if (errno != 0) err(1, "pthread_mutex_lock");
 }
@@ -51,7 +63,7 @@ inline void init_seat(Seat* seat) {
 
 // All below: the caller owns the lock that both share.
 
-// Is the holder there? If it died, we get its lock (EOWNERDEAD).
+// Is the holder there? EBUSY: it is. Else we got the lock of a dead one, and give it back in order.
 inline Presence find_presence(Seat* seat) {
     if (seat->presence == kHere && pthread_mutex_trylock(&seat->alive) != EBUSY) {
         pthread_mutex_consistent(&seat->alive);
@@ -79,17 +91,14 @@ inline void leave_seat(Seat* seat) {
 // pthread_cond_timedwait(3) does. A condition variable may stay unusable when one who waits in it
 // is killed (docs/failures dead-waiter shows it). A sleep may end early: look again.
 inline void sleep_on(Seat* seat, pthread_mutex_t* shared, int ms) {
-    timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);  // nobody can set this clock back
-    const long ns = until.tv_nsec + ms % 1000 * 1000000L;
-    until.tv_sec += ms / 1000 + ns / 1000000000;
-    until.tv_nsec = ns % 1000000000;
-    if (!seat->asleep) ++seat->slept;  // sleeps in a row that nobody ended count once
+    const timespec until = in_ms(ms);
+    if (!seat->asleep) ++seat->slept;
     seat->asleep = true;
     unlock(shared);
     sem_clockwait(&seat->wake, CLOCK_MONOTONIC, &until);  // sem_timedwait(3) by another clock
     lock(shared);
-    // After a timeout `asleep` stays: at worst the next wake() ends a later sleep early.
+    // After a timeout `asleep` stays, so that sleeps in a row that nobody ended count once. At
+    // worst the next wake() finds nobody, and ends a later sleep early.
 }
 
 inline void wake(Seat* seat) {

@@ -223,7 +223,7 @@ TEST_CASE("config: the next image in the making is another load's, or a killed o
     CHECK(result.status == 1);
     const std::string sentence =
         "shared_config: open(./config.image.new): File exists\n"
-        "  another load is at work, or was killed; if none is: ";
+        "  another load is at work: try again; or was killed: ";
     REQUIRE(result.err.compare(0, sentence.size(), sentence) == 0);
     CHECK(contents(it.image) == before);
     // What it says is a command that helps.
@@ -534,6 +534,14 @@ TEST_CASE("config: --watch ends when there is nothing left to watch", "[config]"
         CHECK(result.status == 1);
         CHECK(has(result.err, "has no key 'a'"));
     }
+    for (const std::string what : {"rm -f", "mv -t ."}) {
+        const Loaded it;
+        Program watch({ours(), "get", "--watch", "a"}, it.scratch.path);
+        watch.await_out("1\n");
+        REQUIRE(mkdir((it.scratch.path + "/d").c_str(), 0700) == 0);
+        REQUIRE(shell(what + " ../config.image", it.scratch.path + "/d").status == 0);
+        CHECK(has(watch.finish().err, "open(./config.image): No such file"));
+    }
     const Scratch scratch;
     const std::string directory = scratch.path + "/d", image = directory + "/i";
     for (const std::string what : {"moved", "removed"}) {
@@ -627,6 +635,17 @@ TEST_CASE("config: what 200 readers of 100 KB cost", "[config]") {
     CHECK(near(copies.pss, copies.own + image * count));
     CHECK(copies.difference > 10 * one.difference);
     CHECK(one.rss > one.pss);
+}
+
+TEST_CASE("config: readers of two images are no measure", "[config]") {
+    const Loaded it(generation(1, 100000));
+    Program readers({ours(), "readers", "20", "--image", it.image});
+    REQUIRE(eventually([](const std::string& pid) { return !children(std::stoi(pid)).empty(); },
+                       std::to_string(readers.pid())));
+    it.load("a = 1\n");
+    const Result result = readers.finish();
+    CHECK(result.status == 1);
+    CHECK(has(result.err, ": a load came meanwhile; these figures are of two images\n"));
 }
 
 TEST_CASE("config: a killed reader or parent ends all of them", "[config]") {
