@@ -19,8 +19,7 @@ inline Consumer consumer;
 
 inline const char* name() { return options.name.c_str(); }
 
-// Nobody prints with the object locked: stderr may be a pipe that is full, and all others would
-// wait.
+// Prints with the object unlocked: stderr may be a pipe that is full, and all others would wait.
 [[noreturn]] inline void refuse(const char* fault) {
     flock(object, LOCK_UN);
     warnx("%s: %s", name(), fault);

@@ -34,6 +34,7 @@ inline const char* ring_join(Consumer* it, PacketRing* ring) {
 
 // The next packet, the same until release(). Without one it sleeps for at most `ms` milliseconds,
 // unless the producer is gone. nullptr: ask again, or end if gone(producer).
+//
 // release() wakes nobody. A producer that sleeps is woken here, when half of the ring is free: a
 // full ring gives us a batch of half a ring, and after that batch we are here again.
 inline Slot* take(Consumer* it, int ms) {

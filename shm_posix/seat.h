@@ -17,7 +17,7 @@ inline bool gone(Presence other) { return other == kLeft || other == kDied; }
 
 // What one process at a time holds.
 struct Seat {
-    pthread_mutex_t alive;  // guards no data: its owner is there, and until it leaves or dies
+    pthread_mutex_t alive;  // guards no data: whoever owns it is there, until it leaves or dies
     Presence presence;
     bool asleep;     // its holder waits for `wake`
     sem_t wake;      // a semaphore: a sleeper that dies leaves nothing in it to be repaired
@@ -34,9 +34,10 @@ inline void init_lock(pthread_mutex_t* mutex) {
     if ((errno = pthread_mutex_init(mutex, &shared)) != 0) err(1, "pthread_mutex_init");
 }
 
+// The time in `ms` milliseconds, by a clock that nobody can set back.
 inline timespec in_ms(int ms) {
     timespec it;
-    clock_gettime(CLOCK_MONOTONIC, &it);  // nobody can set this clock back
+    clock_gettime(CLOCK_MONOTONIC, &it);
     const long ns = it.tv_nsec + ms % 1000 * 1000000L;
     return {it.tv_sec + ms / 1000 + ns / 1000000000, ns % 1000000000};
 }
@@ -50,7 +51,7 @@ inline void lock(pthread_mutex_t* mutex) {
         errno = pthread_mutex_clocklock(mutex, CLOCK_MONOTONIC, &until);
     } while (errno == ETIMEDOUT);
     if (errno == EOWNERDEAD) errno = pthread_mutex_consistent(mutex);
-    if (errno != 0) err(1, "pthread_mutex_lock");
+    if (errno != 0) err(1, "pthread_mutex_clocklock");
 }
 
 inline void unlock(pthread_mutex_t* mutex) { pthread_mutex_unlock(mutex); }
