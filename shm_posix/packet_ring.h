@@ -40,8 +40,8 @@ struct PacketRing {
     // Only the producer stores these: packets that were dropped; those of them larger than a slot.
     std::atomic<uint64_t> dropped, oversize;
     // Only the consumer stores these, for each packet and without the lock; so they have a cache
-    // line of their own. If it ends between the two, its successor begins with that packet, which
-    // may be handled already.
+    // line of their own. A packet that a consumer has begun and not handled when it ends may be
+    // handled all the same; its successor begins with that one.
     alignas(64) std::atomic<uint64_t> begun;  // packets taken in hand
     std::atomic<uint64_t> handled;            // packets done with: their slots are free
 };

@@ -38,7 +38,7 @@ inline bool over() {
 
 // A free slot, however long that takes; nullptr if all is over and the ring full.
 inline Slot* wait_for_slot() {
-    Presence told = kHere;  // what we said of the consumer; kHere: nothing
+    Presence told = kHere;  // what we saw last: one sentence for each change
     for (;;) {
         Slot* slot = reserve(&producer, kSlice);
         if (slot || over()) return slot;

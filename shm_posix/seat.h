@@ -42,9 +42,9 @@ inline timespec in_ms(int ms) {
     return {it.tv_sec + ms / 1000 + ns / 1000000000, ns % 1000000000};
 }
 
-// A dead owner is no error here: what these locks guard is in order after each single store. Who
-// dies between unlocking and waking the next leaves that one asleep, if a third gets the lock
-// first: so nobody waits for more than a second without looking again.
+// A dead owner is no error here: what these locks guard is in order after each single store. An
+// owner may also die inside pthread_mutex_unlock, when the lock is free and who waits for it is not
+// yet woken: so nobody waits for more than a second without looking again.
 inline void lock(pthread_mutex_t* mutex) {
     do {
         const timespec until = in_ms(1000);
