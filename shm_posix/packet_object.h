@@ -90,7 +90,7 @@ inline void leave() {
     fstat(object, &it);
     const bool named = it.st_nlink > 0;  // not that of run, nor removed
     if (named && last && waiting == 0) shm_unlink(name());
-    close(object);  // and with it the lock
+    close(object);  // and with it the lock (run needs none: nobody else knows its object)
     if (named && last && waiting > 0) {
         warnx("%s: %ju packets wait in it", name(), uintmax_t{waiting});
         fprintf(stderr, "  handle them: %s consume --name %s\n", program_invocation_name, name());

@@ -51,7 +51,7 @@ inline void publish(Producer* it) {
 inline Slot* reserve(Producer* it, int ms) {
     if (it->next >= it->limit) {
         PacketRing* ring = it->ring;
-        publish(it);  // a producer that waits has nothing to lose
+        publish(it);  // who may sleep holds nothing back
         lock(&ring->lock);
         if (it->next - ring->handled >= it->slots) {
             it->consumer = find_presence(&ring->seat[kConsumer]);
