@@ -20,12 +20,14 @@
 // Removes what this process made, when it exits or is told to stop; nullptr: there is nothing.
 inline void (*volatile take_back)() = nullptr;
 
+inline constexpr int kStops[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
 // Holds HUP, INT, QUIT and TERM back, or lets them in (SIG_UNBLOCK) [sigprocmask(2)]: none may come
 // between the call that makes or removes an object and our note of it.
 inline void hold_signals(int how = SIG_BLOCK) {
     sigset_t stops;
     sigemptyset(&stops);
-    for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM}) sigaddset(&stops, stop);
+    for (int stop : kStops) sigaddset(&stops, stop);
     sigprocmask(how, &stops, nullptr);
 }
 
@@ -52,6 +54,22 @@ inline void on_signal(int number) {
     raise(number);  // comes when we return, by SA_RESETHAND to its default: the exit status tells
 }
 
+// From now on that signal calls `handler`, one at a time [sigaction(2)].
+inline void handle_signal(int number, void (*handler)(int), int flags) {
+    struct sigaction action = {}, before;
+    sigaction(number, nullptr, &before);
+    if (number == SIGHUP && before.sa_handler == SIG_IGN) return;  // nohup(1) has us ignore it
+    action.sa_handler = handler;
+    action.sa_flags = flags;
+    sigfillset(&action.sa_mask);
+    sigaction(number, &action, nullptr);
+}
+
+// The same for HUP, INT, QUIT and TERM.
+inline void handle_stops(void (*handler)(int), int flags) {
+    for (int stop : kStops) handle_signal(stop, handler, flags);
+}
+
 // Standard streams, signals and exit, before anything is made.
 inline void prepare() {
     // A closed descriptor 0, 1 or 2 would be given to the object, and printing would write into it.
@@ -63,26 +81,9 @@ inline void prepare() {
     signal(SIGPIPE, SIG_IGN);  // a reader that leaves is a failed write, not a death
     signal(SIGXFSZ, SIG_IGN);  // beyond ulimit -f: likewise
     signal(SIGCHLD, SIG_DFL);  // ignored, it would leave waitpid nothing to report
-    struct sigaction action = {}, before;
-    action.sa_handler = on_signal;
-    action.sa_flags = SA_RESETHAND;
-    sigfillset(&action.sa_mask);  // one at a time
-    for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGBUS, SIGALRM}) {
-        sigaction(stop, nullptr, &before);
-        if (stop != SIGHUP || before.sa_handler != SIG_IGN)  // nohup(1) has us ignore it
-            sigaction(stop, &action, nullptr);
-    }
-}
-
-// From now on HUP, INT, QUIT and TERM call `handler` [sigaction(2)], but for those that nohup(1)
-// has us ignore.
-inline void handle_stops(void (*handler)(int), int flags) {
-    struct sigaction action = {}, before;
-    action.sa_handler = handler;
-    action.sa_flags = flags;
-    for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM})
-        if (sigaction(stop, nullptr, &before) == 0 && before.sa_handler != SIG_IGN)
-            sigaction(stop, &action, nullptr);
+    handle_stops(on_signal, SA_RESETHAND);
+    handle_signal(SIGBUS, on_signal, SA_RESETHAND);
+    handle_signal(SIGALRM, on_signal, SA_RESETHAND);
 }
 
 // fork(2). The child dies with its parent [prctl(2)] and takes nothing back.

@@ -180,7 +180,7 @@ inline Transfer transfer(How how, size_t size, double seconds) {
     }
     const pid_t child = spawn();
     if (child == 0) {
-        for (int stop : {SIGHUP, SIGINT, SIGQUIT, SIGTERM}) signal(stop, SIG_DFL);
+        for (int stop : kStops) signal(stop, SIG_DFL);
         keep(there, kConsumer);
         keep(back, kProducer);
         for (bool answer; receive(there, &answer);)

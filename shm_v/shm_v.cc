@@ -109,13 +109,14 @@ static int write_items() {
 }
 
 // Finds a segment by its key, and refuses one that is not ours or has less than `least` bytes.
-static int find(size_t least) {
+static int find(size_t least, off_t* bytes = nullptr) {
     const int id = shmget(key(), 0, 0);
     if (id == -1) err(1, "shmget(%s)", name());
     note("shmget(%s, 0, 0) = %d", name(), id);
     shmid_ds it;
     if (shmctl(id, IPC_STAT, &it) == -1) err(1, "shmctl(%s, IPC_STAT)", name());
     check_object(name(), it.shm_perm.uid, it.shm_segsz, least);
+    if (bytes) *bytes = static_cast<off_t>(it.shm_segsz);
     return id;
 }
 
@@ -136,11 +137,10 @@ static int resize() {
 }
 
 static int remove_existing() {
-    const int id = find(0);
+    off_t bytes;
+    const int id = find(0, &bytes);
     Items* items = attach(id, SHM_RDONLY);
-    shmid_ds it;
-    if (shmctl(id, IPC_STAT, &it) == -1) err(1, "shmctl(%s, IPC_STAT)", name());
-    check_removable(name(), items->magic, static_cast<off_t>(it.shm_segsz));
+    check_removable(name(), items->magic, bytes);
     detach(items);
     remove_segment(id);
     return 0;

@@ -100,6 +100,19 @@ struct SharedRing {
     PacketRing* ring;
 };
 
+// A FIFO that nobody reads.
+struct Unread {
+    Unread() {
+        REQUIRE(mkfifo(path.c_str(), 0600) == 0);
+        fd = open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK);
+        REQUIRE(fd != -1);
+    }
+    ~Unread() { close(fd); }
+    const Scratch scratch;
+    const std::string path = scratch.path + "/fifo";
+    int fd;
+};
+
 // The numbers of the packets that a consumer wrote; a cut one at the end is none.
 std::vector<uint64_t> packet_numbers(const std::string& written) {
     std::vector<uint64_t> numbers;
@@ -626,13 +639,8 @@ TEST_CASE("a run that is stopped after its input has ended still handles all", "
 }
 
 TEST_CASE("a run whose child does not come to its end is given up after the stop", "[packets]") {
-    // Its output goes to a FIFO that nobody reads.
-    Scratch scratch;
-    const std::string fifo = scratch.path + "/fifo";
-    REQUIRE(mkfifo(fifo.c_str(), 0600) == 0);
-    const int reader = open(fifo.c_str(), O_RDWR | O_CLOEXEC);
-    REQUIRE(reader != -1);
-    Program both({"sh", "-c", "exec " + kProgram + " --pipe > " + fifo});
+    const Unread out;
+    Program both({"sh", "-c", "exec " + kProgram + " --pipe > " + out.path});
     both.write(random_bytes(200000));
     both.close_input();
     REQUIRE(eventually(has_left, std::to_string(both.pid())));
@@ -640,7 +648,6 @@ TEST_CASE("a run whose child does not come to its end is given up after the stop
     const Result result = both.finish();
     CHECK(result.status == 1);
     CHECK(result.err == "producer_consumer: waitpid: the child did not end in time\n");
-    close(reader);
 }
 
 TEST_CASE("a second signal ends a consumer that can write no more", "[packets]") {
@@ -776,24 +783,20 @@ TEST_CASE("a lost wake-up of the ring's lock costs a second, not all", "[packets
 }
 
 TEST_CASE("who cannot print keeps nobody from the ring", "[packets]") {
-    // Its stderr is a FIFO that is full and that nobody reads, and it has something to say.
-    Scratch scratch;
-    const std::string fifo = scratch.path + "/fifo";
-    REQUIRE(mkfifo(fifo.c_str(), 0600) == 0);
-    const int reader = open(fifo.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK);
-    REQUIRE(reader != -1);
+    // Its stderr is full, and it has something to say.
+    const Unread err;
     const std::string page(4096, 'x');
-    while (write(reader, page.data(), page.size()) > 0) continue;
+    while (write(err.fd, page.data(), page.size()) > 0) continue;
     for (const std::string what : {"", " --size 7"}) {
         RingName ring;
         const std::string name = " --pipe --name " + ring.name;
         CHECK(shell("echo one | " + kProgram + " produce" + name).status == 0);
-        Program mute({"sh", "-c", "exec " + kProgram + " produce" + what + name + " 2> " + fifo});
+        Program mute(
+            {"sh", "-c", "exec " + kProgram + " produce" + what + name + " 2> " + err.path});
         REQUIRE(eventually(sleeping, std::to_string(mute.pid())));
         Program consumer({"sh", "-c", "exec " + kProgram + " consume" + name});
         consumer.await_out("one\n");
     }
-    close(reader);
 }
 
 TEST_CASE("a packet that may be seen twice stays in doubt until it is handled", "[packets]") {
