@@ -4,7 +4,7 @@ CXXFLAGS ?= -O2 -g -Wall -Wextra -Wpedantic -Wshadow
 COMPILE = $(CXX) -std=c++17 $(CPPFLAGS) $(CXXFLAGS)
 
 EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
-PROGRAMS = $(EXCHANGE) shm_posix/producer_consumer map_posix/shared_config docs/hold docs/failures
+PROGRAMS = $(EXCHANGE) shm_posix/packets/producer_consumer map_posix/config/shared_config docs/hold docs/failures
 PERF_SOURCES = $(wildcard perf/*.cc)
 TESTS = $(patsubst %.cc,%.o,$(filter-out tests/failing_call.cc,$(wildcard tests/*.cc)))
 
@@ -13,11 +13,11 @@ all: $(PROGRAMS) perf/perf
 $(PROGRAMS): %: %.cc $(wildcard common/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $< $(LDLIBS) -lrt
 
-shm_posix/producer_consumer tests/test_packets.o: $(wildcard shm_posix/*.h)
-map_posix/shared_config tests/test_config.o: $(wildcard map_posix/*.h)
+shm_posix/packets/producer_consumer tests/test_packets.o: $(wildcard shm_posix/packets/*.h)
+map_posix/config/shared_config tests/test_config.o: $(wildcard map_posix/config/*.h)
 tests/test_perf.o: perf/statistics.h
 
-perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/*.h)
+perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/packets/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $(PERF_SOURCES) $(LDLIBS) -lrt
 
 demo: $(EXCHANGE)

@@ -62,15 +62,6 @@ inline void look(const std::string& command) {
     for (char c = 0; options.step && c != '\n' && read(STDIN_FILENO, &c, 1) == 1;) continue;
 }
 
-// A word as the shell takes it.
-inline std::string shell_word(const std::string& word) {
-    const char* plain = "+,-./0123456789:=@ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz";
-    if (word.find_first_not_of(plain) == std::string::npos) return word;
-    std::string inside;
-    for (char c : word) inside += c == '\'' ? "'\\''" : std::string(1, c);
-    return "'" + inside + "'";
-}
-
 // This program's command line for `verb` on the same object.
 inline std::string command(const std::string& verb) {
     return shell_word(options.self) + " " + verb + " --name " + shell_word(options.name);

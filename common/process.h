@@ -123,3 +123,12 @@ inline unsigned long long number(const std::string& text, unsigned long long mos
         errx(2, "'%s' is not a number from 0 to %llu", text.c_str(), most);
     return value;
 }
+
+// A word as the shell takes it.
+inline std::string shell_word(const std::string& word) {
+    const char* plain = "+,-./0123456789:=@ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz";
+    if (word.find_first_not_of(plain) == std::string::npos) return word;
+    std::string inside;
+    for (char c : word) inside += c == '\'' ? "'\\''" : std::string(1, c);
+    return "'" + inside + "'";
+}

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "../shm_posix/ring_consumer.h"
-#include "../shm_posix/ring_producer.h"
+#include "../shm_posix/packets/ring_consumer.h"
+#include "../shm_posix/packets/ring_producer.h"
 #include "rounds.h"
 
 enum How { kRing, kPipe, kSocket, kQueue, kHows };

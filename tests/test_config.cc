@@ -1,4 +1,4 @@
-// One configuration, many readers: map_posix/shared_config.
+// One configuration, many readers: map_posix/config/shared_config.
 
 #include "support.h"
 
@@ -18,11 +18,11 @@
 #include <sstream>
 
 #include "../common/process.h"
-#include "../map_posix/config_image.h"
+#include "../map_posix/config/image.h"
 
 namespace {
 
-std::string ours() { return program("SHARED_CONFIG", "map_posix/shared_config"); }
+std::string ours() { return program("SHARED_CONFIG", "map_posix/config/shared_config"); }
 
 // All names in a directory, to see what is left behind.
 std::string names(const std::string& directory) {

@@ -13,14 +13,14 @@
 #include <filesystem>
 #include <random>
 
-#include "../shm_posix/packet_source.h"
-#include "../shm_posix/ring_consumer.h"
-#include "../shm_posix/ring_producer.h"
+#include "../shm_posix/packets/source.h"
+#include "../shm_posix/packets/ring_consumer.h"
+#include "../shm_posix/packets/ring_producer.h"
 #include "support.h"
 
 namespace {
 
-const std::string kProgram = program("PRODUCER_CONSUMER", "shm_posix/producer_consumer");
+const std::string kProgram = program("PRODUCER_CONSUMER", "shm_posix/packets/producer_consumer");
 
 // The number that follows `before` in the text.
 uint64_t number_after(const std::string& text, const std::string& before) {

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "packet_ring.h"
+#include "ring.h"
 
 // In a ring of 8 slots, where we took packets 4 to 7 as one batch:
 //

@@ -5,7 +5,7 @@
 //
 // The loader makes an indexed image of a text and publishes it by rename(2). Readers map it
 // read-only and look keys up in it: all use the same pages [mmap(2), inotify(7)]. The bytes of an
-// image are in config_image.h, how it is opened and mapped in config_file.h.
+// image are in image.h, how it is opened and mapped in file.h.
 
 #include <getopt.h>
 #include <sys/inotify.h>
@@ -17,11 +17,11 @@
 #include <string>
 #include <string_view>
 
-#include "../common/process.h"
-#include "config_file.h"
-#include "config_image.h"
-#include "config_readers.h"
-#include "config_text.h"
+#include "../../common/process.h"
+#include "file.h"
+#include "image.h"
+#include "readers.h"
+#include "text.h"
 
 static std::string directory, next_path;  // where the image is; the next one in the making
 

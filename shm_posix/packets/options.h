@@ -4,9 +4,9 @@
 
 #include <getopt.h>
 
-#include "../common/process.h"
-#include "packet_ring.h"
-#include "packet_source.h"
+#include "../../common/process.h"
+#include "ring.h"
+#include "source.h"
 
 struct Options {
     std::string verb, name;

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "../common/process.h"
-#include "config_file.h"
-#include "config_image.h"
+#include "../../common/process.h"
+#include "file.h"
+#include "image.h"
 
 // What each process does without shared memory: reads the file into memory of its own.
 inline Image copy_image() {

@@ -8,14 +8,14 @@
 // The producer receives each packet straight into a slot of the ring, the consumer handles it
 // there: no copy in between. `producer` and `consumer` are their ends of the ring: reserve() and
 // commit() in ring_producer.h, take() and release() in ring_consumer.h. The object that holds it is
-// made, mapped and removed in packet_object.h, the waits are in packet_wait.h, the sources of
-// packets in packet_source.h.
+// made, mapped and removed in object.h, the waits are in wait.h, the sources of
+// packets in source.h.
 
-#include "../common/process.h"
-#include "packet_object.h"
-#include "packet_options.h"
-#include "packet_source.h"
-#include "packet_wait.h"
+#include "../../common/process.h"
+#include "object.h"
+#include "options.h"
+#include "source.h"
+#include "wait.h"
 
 static uint64_t packets, bytes;       // handed over, or handled, by this process
 static double first_time, last_time;  // of these packets, in seconds

@@ -5,8 +5,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "../common/process.h"
-#include "config_image.h"
+#include "../../common/process.h"
+#include "image.h"
 
 using config::Image;
 

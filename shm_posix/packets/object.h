@@ -6,8 +6,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "packet_options.h"
-#include "packet_source.h"
+#include "options.h"
+#include "source.h"
 #include "ring_consumer.h"
 #include "ring_producer.h"
 

@@ -4,8 +4,8 @@
 
 #include <poll.h>
 
-#include "../common/process.h"
-#include "packet_object.h"
+#include "../../common/process.h"
+#include "object.h"
 
 constexpr int kSlice = 250;  // milliseconds: so often a wait checks whether the other side is alive
 

@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-#include "config_image.h"
+#include "image.h"
 
 namespace config {
 

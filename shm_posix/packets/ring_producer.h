@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "packet_ring.h"
+#include "ring.h"
 
 // In a ring of 8 slots, of which the consumer had freed those of packets 0 to 4 when we last
 // looked:
