@@ -67,7 +67,7 @@ inline timespec in_seconds(time_t seconds) {
 
 // Holds all signals back, so that none ends the program while it makes an object. Returns those
 // that were held before, for sigprocmask(2) to set again.
-inline sigset_t hold_signals() {
+inline sigset_t hold_all_signals() {
     sigset_t all, before;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);

@@ -39,7 +39,7 @@ static Items* map(int fd) {
 }
 
 static int exchange() {
-    const sigset_t before = hold_signals();
+    const sigset_t before = hold_all_signals();
     const int fd = create();
     // Remove the name at once: parent and child share by inheriting, and whoever is killed from
     // here on leaves nothing behind. Programs that are not related need it: see write and read.
@@ -75,7 +75,7 @@ static int exchange() {
 
 // Leaves the object behind, with its name.
 static int write_items() {
-    hold_signals();  // to the end: what has begun is finished
+    hold_all_signals();  // to the end: what has begun is finished
     Items* items = map(create());
     if (items != nullptr) store_items(items);
     if (items == nullptr && shm_unlink(name) == -1) err(1, "shm_unlink(%s)", name);

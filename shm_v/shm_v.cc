@@ -39,7 +39,7 @@ static Items* attach(int id) {
 }
 
 static int exchange() {
-    const sigset_t before = hold_signals();
+    const sigset_t before = hold_all_signals();
     const int id = create();
     Items* items = attach(id);
     // Remove the segment at once, but not before shmat, or it would be gone: parent and child share
@@ -76,7 +76,7 @@ static int exchange() {
 
 // Leaves the segment behind, with its key.
 static int write_items() {
-    hold_signals();  // to the end: what has begun is finished
+    hold_all_signals();  // to the end: what has begun is finished
     const int id = create();
     Items* items = attach(id);
     if (items != nullptr) store_items(items);
