@@ -134,16 +134,16 @@ TEST_CASE("tracer: the child is held, looked at and changed; the parent runs on"
     Traced it({shm_posix(), "--name", "/" + unique()});
     Tracee *held = nullptr, *parent = &it.tracer.tracees[0];
     uint64_t address = 0;
+    bool waits = false, looked = false;
     for (Event event; (event = it.tracer.next()).what != Event::over;) {
         if (event.what == Event::returns && event.who->call == SYS_mmap &&
             event.who->argument[3] & 1 && event.who->argument[1] == 100)
             address = static_cast<uint64_t>(event.who->result);
-        if (event.what == Event::begins) {
-            held = event.who;
-            continue;  // it stands
-        }
-        it.tracer.go_on(event.who);
-        if (!held || !enters(event, 0, SYS_wait4)) continue;
+        if (event.what == Event::begins) held = event.who;
+        if (event.who != held || looked) it.tracer.go_on(event.who);  // the child stands
+        waits = waits || enters(event, 0, SYS_wait4);
+        if (!held || !waits || looked) continue;
+        looked = true;
         // The parent sleeps now, the child has not done anything: no store is its own.
         CHECK(it.tracer.next(200).what == Event::nothing);
         CHECK(has(contents("/proc/" + std::to_string(parent->pid) + "/stat"), ") S "));

@@ -383,10 +383,16 @@ inline std::string call_name(uint64_t number) {
         CALL(open), CALL(unlink), CALL(rename), CALL(fork), CALL(vfork), CALL(dup2), CALL(access),
         CALL(readlink), CALL(poll), CALL(alarm), CALL(pipe), CALL(mkdir), CALL(rmdir), CALL(link),
 #endif
+#ifdef SYS_renameat
+        CALL(renameat),
+#endif
+#ifdef SYS_newfstatat
+        CALL(fstat), CALL(newfstatat),
+#endif
         CALL(openat), CALL(close), CALL(read), CALL(write), CALL(pread64), CALL(pwrite64),
-        CALL(lseek), CALL(fstat), CALL(newfstatat), CALL(statx), CALL(fcntl), CALL(flock),
+        CALL(lseek), CALL(statx), CALL(fcntl), CALL(flock),
         CALL(dup), CALL(dup3), CALL(pipe2), CALL(faccessat), CALL(readlinkat), CALL(unlinkat),
-        CALL(renameat), CALL(renameat2), CALL(linkat), CALL(mkdirat), CALL(getdents64),
+        CALL(renameat2), CALL(linkat), CALL(mkdirat), CALL(getdents64),
         CALL(ftruncate), CALL(fallocate), CALL(fsync), CALL(fchmod), CALL(fchown), CALL(mmap),
         CALL(munmap), CALL(mremap), CALL(mprotect), CALL(msync), CALL(madvise), CALL(brk),
         CALL(shmget), CALL(shmat), CALL(shmdt), CALL(shmctl), CALL(semget), CALL(semop),
