@@ -221,6 +221,12 @@ TEST_CASE("tracer: a deadline, and nothing is left when it goes away", "[trace]"
         for (const Tracee& one : it.tracer.tracees) pids.push_back(std::to_string(one.pid));
     }
     {
+        Traced busy({"sh", "-c", "while :; do kill -0 $$; done"}, 1);
+        busy.go([&](const Event&) {});
+        CHECK(busy.tracer.late);
+        CHECK(WTERMSIG(busy.tracer.tracees[0].status) == SIGKILL);
+    }
+    {
         Traced it({"sh", "-c", "(sleep 1000 & sleep 1001) & sleep 1002"});
         int executed = 0;
         while (executed < 4) {
