@@ -55,15 +55,6 @@ static void store(char* address, char value) {
 
 static void no_size() { store(map(new_object(), 100), 1); }
 
-static void shrink() {
-    const int fd = new_object();
-    give_size(fd, 2 * kPage);
-    char* bytes = map(fd, 2 * kPage);
-    store(bytes + kPage, 1);
-    give_size(fd, kPage);
-    store(bytes + kPage, 1);
-}
-
 // Behind the end, but within its last page: nobody complains, and the object does not grow.
 static void past_end() {
     const int fd = new_object();
@@ -94,10 +85,6 @@ static void read_only_store() {
 }
 
 static void read_only_object() { map(new_object(O_RDONLY), kPage); }
-
-static void slash() {
-    if (shm_open("/a/b", O_CREAT | O_RDWR, 0600) == -1) err(1, "shm_open(/a/b)");
-}
 
 // The umask applies to the first two [umask(2)].
 static void modes() {
@@ -141,6 +128,22 @@ static void segment_size() {
         if (errno != 0) err(1, "shmget(%zu bytes)", sizes[i]);
         printf("shmget of %zu bytes succeeds\n", sizes[i]);
     }
+}
+
+// Believes that shmdt removes the segment.
+static void detach() {
+    shmid_ds segment = {};
+    const sigset_t before = undisturbed();
+    const int id = shmget(IPC_PRIVATE, 100, 0600);
+    if (id == -1) err(1, "shmget(IPC_PRIVATE)");
+    void* address = shmat(id, nullptr, 0);
+    const int detached = shmdt(address);
+    const int asked = shmctl(id, IPC_STAT, &segment);
+    if (shmctl(id, IPC_RMID, nullptr) == -1) err(1, "shmctl(%d, IPC_RMID)", id);
+    sigprocmask(SIG_SETMASK, &before, nullptr);
+    if (detached == -1) errx(1, "shmat or shmdt fails");
+    if (asked == -1) errx(1, "the segment is gone");
+    printf("shmdt succeeds\nthe segment is there: nattch %lu\n", segment.shm_nattch);
 }
 
 static void collision() {
@@ -251,21 +254,26 @@ struct Mistake {
 };
 
 constexpr Mistake kMistakes[] = {{"no-size", no_size},
-                                 {"shrink", shrink},
                                  {"past-end", past_end},
                                  {"full", full},
                                  {"full-early", full_early},
                                  {"read-only-store", read_only_store},
                                  {"read-only-object", read_only_object},
-                                 {"slash", slash},
                                  {"umask", modes},
                                  {"segment-size", segment_size},
+                                 {"shmdt", detach},
                                  {"ftok", collision},
                                  {"pointer", pointer},
                                  {"dead-owner", dead_owner},
                                  {"dead-owner-robust", dead_owner_robust},
                                  {"dead-owner-semaphore", dead_owner_semaphore},
                                  {"dead-waiter", dead_waiter}};
+
+// Ends the process, with an error if what it printed did not arrive.
+[[noreturn]] static void done() {
+    if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
+    exit(0);
+}
 
 static void usage(FILE* where) {
     fputs("usage: failures MISTAKE, one of", where);
@@ -278,7 +286,7 @@ int main(int argc, char** argv) {
     const std::string word = argc == 2 ? argv[1] : "";
     if (word == "--help") {
         usage(stdout);
-        return fflush(stdout) != 0;
+        done();
     }
     for (const Mistake& mistake : kMistakes) {
         if (word != mistake.word) continue;
@@ -289,8 +297,7 @@ int main(int argc, char** argv) {
             for (int number : {SIGTERM, SIGBUS, SIGSEGV, SIGALRM}) signal(number, SIG_DFL);
             prctl(PR_SET_PDEATHSIG, SIGTERM);
             mistake.make();
-            if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
-            exit(0);
+            done();
         }
         int status = 0;
         if (waitpid(child, &status, 0) == -1) err(1, "waitpid(%d)", child);
