@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "support.h"
+#include "trace.h"
 
 namespace {
 
@@ -24,11 +25,35 @@ void write_items(const std::string& directory) {
     REQUIRE(run({root() + "/map_posix/map_posix", "write"}, "", directory).status == 0);
 }
 
-// What failures has left, whichever process of it.
-std::string residue(const std::string& directory) {
-    return shell("ls -d /dev/shm/failures-* " + directory +
-                 "/failures-* 2> /dev/null; ipcs -m | grep ^0x66; true")
-        .out;
+// Runs failures; ends the parent by a signal when its child enters that call (0: never). Returns
+// how many calls the child entered, and puts what it left into `left`.
+int end_parent_at(const std::string& word, int stop, int number, std::string& left) {
+    Scratch scratch;
+    Tracer tracer({failures, word}, kPatience, [&] {
+        setsid();
+        if (chdir(scratch.path.c_str()) == -1) _exit(126);
+        for (int fd : {STDOUT_FILENO, STDERR_FILENO}) dup2(open("/dev/null", O_WRONLY), fd);
+    });
+    Tracee* held = nullptr;
+    int calls = 0;
+    for (Event event; (event = tracer.next()).what != Event::over;) {
+        if (event.what == Event::enters && event.who->number == 1 && ++calls == stop) {
+            held = event.who;
+            tracer.send(&tracer.tracees[0], number);
+            continue;  // until the parent has ended
+        }
+        if (event.what == Event::ended && event.who->number == 0) tracer.go_on(held);
+        tracer.go_on(event.who);
+    }
+    CHECK(!tracer.late);
+    const std::string pid = std::to_string(tracer.tracees.at(1).pid);
+    const std::string segments = "awk '$5 == " + pid + " {print $2}' /proc/sysvipc/shm";
+    left =
+        shell("ls /dev/shm/failures-" + pid + " failures-* 2> /dev/null; " + segments +
+                  "; rm -f /dev/shm/failures-" + pid + "; " + segments + " | xargs -rn1 ipcrm -m",
+              scratch.path)
+            .out;
+    return calls;
 }
 
 }  // namespace
@@ -151,10 +176,8 @@ TEST_CASE("hold and failures: the command line", "[docs-programs]") {
 }
 
 TEST_CASE("failures leaves nothing when it is ended", "[docs-programs]") {
-    Scratch scratch;
-    const std::string before = residue(scratch.path);
     for (int signal : {SIGTERM, SIGINT, SIGKILL}) {
-        Program program({failures, "dead-owner"}, scratch.path);  // waits a second
+        Program program({failures, "dead-owner"});  // waits a second
         program.await_out("mmap succeeds\n");
         const std::vector<pid_t> child = children(program.pid());
         REQUIRE(child.size() == 1);
@@ -162,13 +185,16 @@ TEST_CASE("failures leaves nothing when it is ended", "[docs-programs]") {
         CHECK(program.finish().status == 128 + signal);
         CHECK(eventually(process_gone, std::to_string(child[0])));
     }
-    // At some moment or other, in those that make a name, a file and segments.
-    for (const char* word : {"no-size", "umask", "segment-size", "shmdt"})
-        for (int microseconds = 0; microseconds < 3000; microseconds += 60) {
-            Program program({failures, word}, scratch.path);
-            usleep(static_cast<unsigned>(microseconds));
-            kill(program.pid(), SIGTERM);
-            program.finish();
+    // At every moment, in those that make a name, a file and segments.
+    for (const char* word : {"no-size", "umask", "segment-size", "shmdt"}) {
+        std::string left;
+        const int calls = end_parent_at(word, 0, SIGTERM, left);
+        CHECK(calls > 5);
+        CHECK(left.empty());
+        for (int stop = 1; stop <= calls; ++stop) {
+            end_parent_at(word, stop, SIGTERM, left);
+            INFO(word << ", parent ended at call " << stop);
+            CHECK(left == "");
         }
-    CHECK(residue(scratch.path) == before);
+    }
 }
