@@ -409,6 +409,7 @@ static bool entered(Tracee* who) {
                              who->call == SYS_semtimedop ? a[3] : 0);
         case SYS_wait4:
         case SYS_waitid:
+            if (mappings[process_of(who)].empty()) return false;
             return tell_wait(who, "waitpid", "for the end of a child", 0);
 #ifdef SYS_nanosleep
         case SYS_nanosleep:
@@ -417,8 +418,9 @@ static bool entered(Tracee* who) {
             if (mappings[process_of(who)].empty() ||
                 !objects.insert("sleep " + std::to_string(who->number)).second)
                 return false;
-            return tell_wait(who, "nanosleep",
-                             "for a time: no store and no call of others wakes it (told once)", 0);
+            say(who, "nanosleep: sleeps for a time, and will have to look again (told once)");
+            say(nullptr, "no store and no call of others wakes it");
+            return true;
 #ifdef SYS_unlink
         case SYS_unlink:
             noted[who] = key_at(absolute(who, AT_FDCWD, a[0]));
@@ -671,7 +673,8 @@ static void returned(const Tracee* who) {
         case SYS_futex:
             return futex_returned(who);
         case SYS_wait4:
-            if (who->result > 0) say(who, "waitpid() = %s", is.c_str());
+            if (who->result > 0 && !mappings[process_of(who)].empty())
+                say(who, "waitpid() = %s", is.c_str());
             return;
         case SYS_semop:
         case SYS_semtimedop:
