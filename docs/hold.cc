@@ -54,6 +54,7 @@ static const Items* hold(const std::string& kind, const char* name) {
 // The first name, from a copy: others may change the original.
 static std::string first_name(const Items* shared) {
     const Items items = *shared;
+    __atomic_signal_fence(__ATOMIC_ACQ_REL);  // the compiler must not read the original again
     if (!memchr(items.name[0], '\0', sizeof items.name[0])) errx(1, "the first name has no end");
     return items.name[0];
 }
