@@ -1,9 +1,5 @@
-// Holds an object, so that you can look at it from outside:
-//
-//     docs/hold posix /tmp &          docs/hold file ./tmp.shm &
-//     docs/hold key 0x12345678 &      docs/hold id 32769 &
-//
-// It ends at `kill`, at Ctrl-C, or after an hour, and then says which name it still reads there.
+// Holds an object of the three programs, so that you can look at it from outside. At its end it
+// says which name it still reads there.
 
 #include <sys/mman.h>
 #include <sys/shm.h>
@@ -12,11 +8,10 @@
 #include "../common/process.h"
 
 constexpr char kUsage[] =
-    "usage: hold posix NAME | file PATH | key KEY | id ID  [fork | exec COMMAND...]\n"
-    "  holds a shared memory object, a file or a segment: maps or attaches it, and waits\n"
+    "usage: hold posix /tmp | file ./tmp.shm | key 0x12345678 | id 7  [fork | exec COMMAND...]\n"
+    "  maps the object or attaches the segment, and waits: for TERM, INT, HUP, QUIT, or an hour\n"
     "  fork  a child holds it too\n"
-    "  exec  becomes that command while it holds it\n"
-    "Ends at SIGTERM, SIGINT, SIGHUP and SIGQUIT, or after an hour.\n";
+    "  exec  becomes that command while it holds it\n";
 
 // Maps the object behind a descriptor [mmap(2)].
 static const Items* map(int fd, const char* name) {
