@@ -364,7 +364,7 @@ static std::string wrong(const std::string& told, const std::string& command) {
     } else if (has(told, "fork()"))
         right =
             has(command, "ipcs") ? has(shown.out, " 2 ") : lines == 2 && has(shown.out, " rw-s ");
-    else if (has(told, " waits"))
+    else if (has(told, "waits in"))
         right = has(shown.out, "S (sleeping)");
     else if (has(told, "shmget("))
         right = lines == 2 && has(shown.out, " 100 ") && has(shown.out, " 0 ");
@@ -549,7 +549,7 @@ TEST_CASE("explain: what is told of an exchange, word for word", "[explain]") {
     const std::string parent = pids[1], child = pids[2];
     told = std::regex_replace(told, std::regex("\\b" + parent + "\\b"), "P");
     told = std::regex_replace(told, std::regex("\\b" + child + "\\b"), "C");
-    const std::string end = "what sem_post does: wakes one that sleeps there\n";
+    const std::string end = "what sem_post does: wakes one that sleeps there, if any\n";
     REQUIRE(has(told, end));
     const std::string begin =
         R"(program P: open("/dev/shm/tmp", O_RDWR|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0600) = 3
@@ -559,13 +559,13 @@ program P: unlink("/dev/shm/tmp") = 0
     what shm_unlink does: the name is gone; descriptor 3 keeps the object
     $ ls -l /proc/P/fd/3
 program P: ftruncate(3, 100) = 0
-    the size of the object; it has memory for the pages that were touched
+    its size; the pages get memory when they are touched
     $ ls -lsL /proc/P/fd/3
 program P: fallocate(3, 0, 0, 100) = 0
-    what posix_fallocate does: all its pages have memory, or ENOSPC now
+    what posix_fallocate does: all pages have memory now, or it is ENOSPC
     $ ls -lsL /proc/P/fd/3
 program P: mmap(NULL, 100, PROT_READ|PROT_WRITE, MAP_SHARED, 3, 0) = ADDRESS
-    memory now: /dev/shm/tmp; rw-s: shared, a store is seen by all who map it
+    memory now: /dev/shm/tmp; rw-s: shared, stores reach all who map it
     $ grep -F /dev/shm/tmp /proc/P/maps
 program P: close(3) = 0
     the mapping keeps the object; the descriptor has done its work
@@ -579,8 +579,8 @@ parent P: fork() = C
 child C: stored, without a system call, in /dev/shm/tmp:
     byte 60 "\001"
     $ dd if=/proc/C/mem bs=1 skip=ADDRESS count=1 status=none | od -A d -c
-child C: futex(byte 56 of /dev/shm/tmp, FUTEX_WAIT): the child waits
-    what sem_wait does: it sleeps until somebody wakes it (FUTEX_WAKE)
+child C: waits in futex(byte 56 of /dev/shm/tmp, FUTEX_WAIT)
+    what sem_wait does: it sleeps until somebody wakes it
     $ grep State /proc/C/status
 parent P: stored, without a system call, in /dev/shm/tmp:
     bytes 0-4 "NDR2\003", 8-14 "Nellson", 24-28 "Daisy", 40-45 "Robbie", 56 "\001"
