@@ -251,6 +251,16 @@ TEST_CASE("tracer: what cannot be executed, exec and threads", "[trace]") {
     CHECK(WEXITSTATUS(none.tracer.tracees[0].status) == 127);
     CHECK(none.err() == "/nowhere/program: No such file or directory\n");
 
+    // What `prepare` calls is ours and not shown, though a signal stops it there.
+    Tracer prepared({"true"}, kPatience, [] {
+        raise(SIGURG);
+        getppid();
+    });
+    std::string before;
+    for (Event event; (event = prepared.next()).what != Event::executes; prepared.go_on(event.who))
+        before += event.what == Event::signalled ? "signal " : "? ";
+    CHECK(before == "signal ");
+
     Traced twice({"sh", "-c", "exec sh -c 'exec true'"});
     int executed = 0;
     twice.go([&](const Event& event) { executed += event.what == Event::executes; });
