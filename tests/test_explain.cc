@@ -637,7 +637,7 @@ TEST_CASE("explain: exit status, usage, output", "[explain]") {
     CHECK(help.status == 0);
     CHECK(help.out.find("usage: docs/explain [--step] PROGRAM [ARGUMENTS...]\n") == 0);
     CHECK(help.err.empty());
-    const Result quiet = run({"env", kNoLeaks, explain(), "sh", "-c", "cat"}, "through\n");
+    const Result quiet = run({"env", kNoLeaks, explain(), "sh", "-c", "cat; :"}, "through\n");
     CHECK(quiet.out == "through\n");
     CHECK(!has(quiet.err, "$ "));
 }
@@ -719,5 +719,13 @@ TEST_CASE("explain: looking at an object gives it no memory", "[explain]") {
     CHECK(stat(("/dev/shm" + name).c_str(), &it) == 0);
     CHECK(it.st_size == 1 << 20);
     CHECK(it.st_blocks * 512 == sysconf(_SC_PAGESIZE));
+    // What it held before is no store of the program; this one stores the same once more.
+    const Result again = run({"env", kNoLeaks, explain(), path, name});
+    CHECK(again.out == "hello\n");
+    CHECK(!has(again.err, "stored"));
+    // What somebody else removes does not stay behind.
+    Program it_goes({"env", kNoLeaks, explain(), "--step", path, name});
+    it_goes.await_err("    $ ");
     CHECK(unlink(("/dev/shm" + name).c_str()) == 0);
+    CHECK(!has(it_goes.finish().err, "stays behind"));
 }
