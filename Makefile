@@ -4,7 +4,7 @@ CXXFLAGS ?= -O2 -g -Wall -Wextra -Wpedantic -Wshadow
 COMPILE = $(CXX) -std=c++17 $(CPPFLAGS) $(CXXFLAGS)
 
 EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
-PROGRAMS = $(EXCHANGE) shm_posix/packets/producer_consumer map_posix/config/shared_config docs/hold docs/failures
+PROGRAMS = $(EXCHANGE) shm_posix/packets/producer_consumer map_posix/config/shared_config docs/hold docs/failures docs/explain
 PERF_SOURCES = $(wildcard perf/*.cc)
 TESTS = $(patsubst %.cc,%.o,$(filter-out tests/failing_call.cc,$(wildcard tests/*.cc)))
 
@@ -16,6 +16,7 @@ $(PROGRAMS): %: %.cc $(wildcard common/*.h)
 shm_posix/packets/producer_consumer tests/test_packets.o: $(wildcard shm_posix/packets/*.h)
 map_posix/config/shared_config tests/test_config.o: $(wildcard map_posix/config/*.h)
 tests/test_perf.o: perf/statistics.h
+docs/explain tests/test_explain.o: tests/trace.h
 
 perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/packets/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $(PERF_SOURCES) $(LDLIBS) -lrt

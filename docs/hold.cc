@@ -11,6 +11,7 @@
 #include <sys/shm.h>
 
 #include "../common/exchange.h"
+#include "../common/process.h"
 
 // Maps the object behind a descriptor [mmap(2)].
 static const Items* map(int fd, const char* name) {
@@ -46,7 +47,7 @@ int main(int argc, char** argv) {
         err(1, "execvp(%s)", argv[4]);
     }
     if (way == "fork" && spawn() == 0) pause();  // until its parent ends
-    hold_signals();
+    hold_signals(SIG_BLOCK);
     printf("%d holds %s\n", getpid(), argv[2]);
     fflush(stdout);
     sigset_t end;

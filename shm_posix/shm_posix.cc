@@ -1,149 +1,111 @@
 // The exchange over a POSIX shared memory object: shm_open + mmap.
 //
-//     g++ -o shm_posix shm_posix.cc -lrt && ./shm_posix
+//     g++ -o shm_posix shm_posix.cc -lrt && ./shm_posix        (add -pthread before glibc 2.34)
 //
-// The object has a name, /tmp; the shell sees it on the tmpfs /dev/shm. It stays until somebody
-// unlinks it or the machine restarts [shm_overview(7), shm_open(3), mmap(2)].
+// The object has a name, /tmp; the shell sees it as /dev/shm/tmp. It stays until somebody unlinks
+// it or the machine restarts [shm_overview(7), shm_open(3), mmap(2)].
 
-#include <fcntl.h>
 #include <sys/mman.h>
 
 #include "../common/exchange.h"
 
-// A portable name: a slash and up to 254 characters, none of them a slash [shm_overview(7)].
-static const char* name() {
-    const std::string& it = options.name;
-    if (it[0] != '/' || it.size() < 2 || it.size() > 255 || it.find('/', 1) != std::string::npos)
-        errx(2, "'%s' is not a slash and up to 254 characters without a slash", it.c_str());
-    return it.c_str();
-}
+static const char* name = "/tmp";
 
-// Where the shell sees the object.
-static std::string path() { return "/dev/shm" + options.name; }
-
-static Items* map(int fd, int protection) {
-    // MAP_SHARED: stores reach the object and all who map it. Without PROT_WRITE they are SIGSEGV.
-    void* address = mmap(nullptr, kBytes, protection, MAP_SHARED, fd, 0);
-    if (address == MAP_FAILED) err(1, "mmap(%s)", name());
-    note("mmap(NULL, %zu, PROT_READ%s, MAP_SHARED, %d, 0) = %p", kBytes,
-         protection & PROT_WRITE ? " | PROT_WRITE" : "", fd, address);
-    return static_cast<Items*>(address);
-}
-
-static Items* create() {
-    // Make the object; O_EXCL: never take over one that exists.
-    hold_signals();
-    const int fd = shm_open(name(), O_CREAT | O_EXCL | O_RDWR, 0600);
-    if (fd == -1) fail_open("shm_open", path);
-    remember(fd, path());
-    on_stop([] {
-        if (still_made()) shm_unlink(name());
-    });
-    note("shm_open(\"%s\", O_CREAT | O_EXCL | O_RDWR, 0600) = %d", name(), fd);
-    look("ls -l " + shell_word(path()));
-
-    // Give it its size: a new object has 0 bytes, and touching it would be SIGBUS.
-    if (ftruncate(fd, kBytes) == -1) err(1, "ftruncate(%s)", name());
-    note("ftruncate(%d, %zu) = 0", fd, kBytes);
-    look("ls -ls " + shell_word(path()));
-
-    // Reserve the space: if there is none, that is ENOSPC here instead of SIGBUS at the store.
-    while ((errno = posix_fallocate(fd, 0, kBytes)) == EINTR) continue;
-    if (errno != 0) err(1, "posix_fallocate(%s)", name());
-    note("posix_fallocate(%d, 0, %zu) = 0", fd, kBytes);
-    look("ls -ls " + shell_word(path()));
-
-    Items* items = map(fd, PROT_READ | PROT_WRITE);
-    look("grep -F " + shell_word(path()) + maps(getpid()));
-
-    // The mapping keeps the object; the descriptor has done its work.
-    close(fd);
-    note("close(%d) = 0", fd);
-    return items;
-}
-
-static void unmap(Items* items) {
-    // End this process's mapping; the object stays.
-    if (munmap(items, kBytes) == -1) err(1, "munmap(%s)", name());
-    note("munmap(%p, %zu) = 0", static_cast<void*>(items), kBytes);
-}
-
-static void unlink_object() {
-    // Remove the name now; the memory goes with the last mapping.
-    hold_signals();
-    if (shm_unlink(name()) == -1) err(1, "shm_unlink(%s)", name());
-    on_stop(nullptr);
-    note("shm_unlink(\"%s\") = 0", name());
-    look("test -e " + shell_word(path()) + " || echo gone");
-}
-
-static int exchange() {
-    Items* items = init_items(create());
-    // fork inherits the mapping: parent and child see the same bytes.
-    const pid_t child = spawn();
-    if (child == 0) {
-        receive_items(items);
-        unmap(items);
-        return 0;
-    }
-    note("fork() = %d", child);
-    look("grep -F " + shell_word(path()) + maps(getpid()) + maps(child));
-    send_items(items);
-    look("cat -v " + shell_word(path()));
-    const int status = report_child(child);
-    unmap(items);
-    look("ls -l " + shell_word(path()));
-    if (!still_made()) errx(1, "%s: is another object by now: left alone", name());
-    unlink_object();
-    return status;
-}
-
-static int write_items() {
-    Items* items = init_items(create());
-    send_items(items);
-    unmap(items);
-    on_stop(nullptr);  // it stays, as asked
-    look("cat -v " + shell_word(path()));
-    return 0;
-}
-
-// Opens an object that exists, and refuses what is not a file of ours of at least `least` bytes.
-static int open_existing(int access, off_t least) {
-    const int fd = shm_open(name(), access | O_NONBLOCK, 0);  // a FIFO would make us wait
-    if (fd == -1) fail_open("shm_open", path);
-    note("shm_open(\"%s\", %s | O_NONBLOCK, 0) = %d", name(),
-         access == O_RDWR ? "O_RDWR" : "O_RDONLY", fd);
-    check_file(fd, path(), least);
+// Makes the object, for this user only. O_EXCL: never take over one that exists.
+static int create() {
+    const int fd = shm_open(name, O_CREAT | O_EXCL | O_RDWR, 0600);
+    if (fd == -1 && errno == EEXIST) taken("shm_open", "/dev/shm", name);
+    if (fd == -1) err(1, "shm_open(%s)", name);
     return fd;
 }
 
+static Items* map(int fd) {
+    // Give it its size: a new object has 0 bytes, and touching it would be SIGBUS.
+    if (ftruncate(fd, kBytes) == -1) return failed("ftruncate", name);
+
+    // Reserve the space: if there is none, that is ENOSPC here instead of SIGBUS at a store. This
+    // call returns its error, and does not set errno.
+    if ((errno = posix_fallocate(fd, 0, kBytes)) != 0) return failed("posix_fallocate", name);
+
+    // MAP_SHARED: stores reach the object and all who map it.
+    void* address = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (address == MAP_FAILED) return failed("mmap", name);
+
+    // The mapping keeps the object; the descriptor has done its work.
+    if (close(fd) == -1) return failed("close", name);
+    return static_cast<Items*>(address);
+}
+
+static int exchange() {
+    // No signal ends us between making the object and removing its name.
+    const sigset_t before = hold_all_signals();
+    const int fd = create();
+    // Remove the name at once: parent and child share by inheriting, and whoever is killed from
+    // here on leaves nothing behind. Programs that are not related need it: see write and read.
+    if (shm_unlink(name) == -1) err(1, "shm_unlink(%s)", name);
+    Items* items = map(fd);
+    if (items == nullptr) return 1;
+    sigprocmask(SIG_SETMASK, &before, nullptr);
+
+    // The semaphore lies in the shared bytes. 1: it is for several processes.
+    if (sem_init(&items->ready, 1, 0) == -1) err(1, "sem_init(ready)");
+
+    const pid_t parent = getpid();
+    const pid_t child = fork();  // inherits the mapping: both see the same bytes
+    if (child == -1) err(1, "fork()");
+    if (child == 0) {
+        // Go with the parent, however it ends; it may have ended before we asked for that.
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) == -1) err(1, "prctl(PR_SET_PDEATHSIG)");
+        if (getppid() != parent) errx(1, "the parent is gone");
+        printf("Child %d: start\n", getpid());
+        // Wait until the items are there; a signal may interrupt that.
+        const timespec deadline = in_seconds(10);
+        while (sem_timedwait(&items->ready, &deadline) == -1)
+            if (errno != EINTR) err(1, "sem_timedwait(ready, 10 s)");
+        print_items(items);
+        return done(0);
+    }
+    store_items(items);
+    if (sem_post(&items->ready) == -1) err(1, "sem_post(ready)");
+    int status;
+    if (waitpid(child, &status, 0) == -1) err(1, "waitpid(%d)", child);
+    if (WIFSIGNALED(status)) errx(1, "the child was killed: %s", strsignal(WTERMSIG(status)));
+    printf("Parent %d get child status:%d\n", parent, WEXITSTATUS(status));
+    if (munmap(items, kBytes) == -1) err(1, "munmap(%s)", name);
+    return done(status != 0);
+}
+
+// Leaves the object behind, with its name.
+static int write_items() {
+    hold_all_signals();  // to the end: no half-written object stays
+    Items* items = map(create());
+    if (items == nullptr) {  // nobody could use it: so it goes again
+        if (shm_unlink(name) == -1) err(1, "shm_unlink(%s)", name);
+        return 1;
+    }
+    store_items(items);
+    return 0;
+}
+
 static int read_items() {
-    Items* items = map(open_existing(O_RDONLY, kBytes), PROT_READ);
-    look("grep -F " + shell_word(path()) + maps(getpid()));
-    print_items(items);
-    unmap(items);
-    return 0;
-}
-
-static int resize() {
-    const int fd = open_existing(O_RDWR, kBytes);
-    checked_copy(map(fd, PROT_READ));
-    // Any size at any time; mappings of it stay as long as they were.
-    if (ftruncate(fd, options.bytes) == -1) err(1, "ftruncate(%s)", name());
-    note("ftruncate(%d, %jd) = 0", fd, intmax_t{options.bytes});
-    look("ls -l " + shell_word(path()));
-    return 0;
-}
-
-static int remove_existing() {
-    const int fd = open_existing(O_RDONLY, 0);
-    uint32_t magic = 0;
-    if (pread(fd, &magic, sizeof magic, 0) == -1) err(1, "pread(%s)", name());
-    check_removable(path(), magic, lseek(fd, 0, SEEK_END));
-    unlink_object();
-    return 0;
+    // O_NONBLOCK: do not wait at a FIFO that somebody gave this name.
+    const int fd = shm_open(name, O_RDONLY | O_NONBLOCK, 0);
+    if (fd == -1) err(1, "shm_open(%s)", name);
+    struct stat it;
+    if (fstat(fd, &it) == -1) err(1, "fstat(%s)", name);
+    if (!S_ISREG(it.st_mode) || it.st_uid != geteuid() || it.st_size < off_t{kBytes})
+        errx(1, "%s is not, or not yet, a file of yours with %zu bytes", name, kBytes);
+    void* address = mmap(nullptr, kBytes, PROT_READ, MAP_SHARED, fd, 0);
+    if (address == MAP_FAILED) err(1, "mmap(%s)", name);
+    print_items(static_cast<Items*>(address));
+    return done(0);
 }
 
 int main(int argc, char** argv) {
-    return run(argc, argv, "/tmp", {exchange, write_items, read_items, resize, remove_existing});
+    const char* verb = read_command(argc, argv, &name);
+    if (name[0] != '/') errx(2, "'%s' does not begin with a slash", name);
+    if (strcmp(verb, "exchange") == 0) return exchange();
+    if (strcmp(verb, "write") == 0) return write_items();
+    if (strcmp(verb, "read") == 0) return read_items();
+    errx(2, "'%s' is not exchange, write or read; see --help", verb);
 }

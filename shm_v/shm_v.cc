@@ -1,152 +1,124 @@
-// The exchange over a System V segment: shmget + shmat.
+// The exchange over a System V shared memory segment: shmget + shmat.
 //
-//     g++ -o shm_v shm_v.cc && ./shm_v
+//     g++ -o shm_v shm_v.cc -lrt && ./shm_v        (add -pthread before glibc 2.34)
 //
-// The segment has a key, 0x12345678, and an id that the kernel chooses; the shell sees it with
-// ipcs. It stays until somebody removes it or the machine restarts [shmget(2), shmop(2),
-// shmctl(2)].
+// The segment has a number for a name, the key 0x12345678; the shell sees it with ipcs -m. It stays
+// until somebody removes it or the machine restarts [sysvipc(7), shmget(2), shmop(2), shmctl(2)].
 
-#include <sys/ipc.h>
 #include <sys/shm.h>
 
 #include "../common/exchange.h"
 
-static const char* name() { return options.name.c_str(); }
+static const char* name = "0x12345678";
+static key_t key;  // the same as a number
 
-static key_t key() {
-    const auto value = number(options.name, 0xffffffff);
-    if (value == IPC_PRIVATE) errx(2, "key 0 is IPC_PRIVATE: nobody else would find the segment");
-    return static_cast<key_t>(value);
-}
-
-// The command that shows the segment's row.
-static std::string row() {
-    char word[16];
-    snprintf(word, sizeof word, "0x%08x", static_cast<unsigned>(key()));
-    return std::string("ipcs -m | grep ") + word;
-}
-
-// Ends the program after a failed shmget: says what bears the key, and which commands help.
-[[noreturn]] static void fail_shmget() {
-    const bool limit = errno == ENOSPC;
-    warn("shmget(%s)", name());
-    if (limit) fprintf(stderr, "  a limit of the kernel is reached, not of a disk: ipcs -lm\n");
-    const int id = shmget(key(), 0, 0);
-    if (id == -1) exit(1);
+// Ends the program: the key is taken. Says what helps.
+[[noreturn]] static void taken() {
+    warnx("shmget(%s): %s", name, strerror(EEXIST));
     shmid_ds it;
-    if (shmctl(id, IPC_STAT, &it) == 0)
-        fprintf(stderr, "  it is a segment of %s, %zu bytes, nattch %lu, made by process %d\n",
-                user_name(it.shm_perm.uid).c_str(), it.shm_segsz, it.shm_nattch, it.shm_cpid);
-    fprintf(stderr, "  look at it: %s\n  remove it: %s\n         or: ipcrm -m %d\n", row().c_str(),
-            command("remove").c_str(), id);
+    const int looked = shmctl(shmget(key, 0, 0), IPC_STAT, &it);
+    const bool forbidden = looked == -1 && errno == EACCES;
+    if (forbidden || (looked == 0 && it.shm_perm.uid != geteuid()))
+        fprintf(stderr, "  it is another user's; take another: --name 0x%x\n",
+                0x12000000 + geteuid());
+    else
+        fprintf(stderr, "  look at it: ipcs -m\n  remove it: ipcrm -M %s\n", name);
     exit(1);
 }
 
+// Makes the segment, for others to read. IPC_EXCL: never take over one that exists.
 static int create() {
-    // Make the segment, of one size for good; IPC_EXCL: never take over one that exists.
-    static int id;
-    hold_signals();
-    id = shmget(key(), kBytes, IPC_CREAT | IPC_EXCL | 0644);
-    if (id == -1) fail_shmget();
-    on_stop([] { shmctl(id, IPC_RMID, nullptr); });
-    note("shmget(%s, %zu, IPC_CREAT | IPC_EXCL | 0644) = %d", name(), kBytes, id);
-    look(row());
+    const int id = shmget(key, kBytes, IPC_CREAT | IPC_EXCL | 0644);
+    if (id == -1 && errno == EEXIST) taken();
+    if (id == -1) err(1, "shmget(%s)", name);
     return id;
 }
 
-static Items* attach(int id, int flags) {
-    // Attach it, at an address that the kernel chooses. With SHM_RDONLY a store would be SIGSEGV.
-    void* address = shmat(id, nullptr, flags);
-    if (address == reinterpret_cast<void*>(-1)) err(1, "shmat(%s)", name());
-    note("shmat(%d, NULL, %s) = %p", id, flags == SHM_RDONLY ? "SHM_RDONLY" : "0", address);
-    look(row());
+static Items* attach(int id) {
+    // Stores reach the segment and all who attach it.
+    void* address = shmat(id, nullptr, 0);
+    if (address == reinterpret_cast<void*>(-1)) return failed("shmat", name);
     return static_cast<Items*>(address);
 }
 
-static void detach(const Items* items) {
-    // End this process's attachment; the segment stays.
-    if (shmdt(items) == -1) err(1, "shmdt(%s)", name());
-    note("shmdt(%p) = 0", static_cast<const void*>(items));
-}
-
-static void remove_segment(int id) {
-    // Remove the key now; the memory goes with the last attachment.
-    hold_signals();
-    if (shmctl(id, IPC_RMID, nullptr) == -1) err(1, "shmctl(%s, IPC_RMID)", name());
-    on_stop(nullptr);
-    note("shmctl(%d, IPC_RMID) = 0", id);
-    look(row() + " || echo gone");
-}
-
 static int exchange() {
+    // No signal ends us between making the segment and removing it.
+    const sigset_t before = hold_all_signals();
     const int id = create();
-    Items* items = init_items(attach(id, 0));
-    // fork inherits the attachment: parent and child see the same bytes.
-    const pid_t child = spawn();
+    Items* items = attach(id);
+    // Remove the segment at once, but not before shmat, or it would be gone: parent and child share
+    // by inheriting, and whoever is killed from here on leaves nothing behind. Programs that are
+    // not related need the key: see write and read.
+    if (shmctl(id, IPC_RMID, nullptr) == -1) err(1, "shmctl(%s, IPC_RMID)", name);
+    if (items == nullptr) return 1;
+    sigprocmask(SIG_SETMASK, &before, nullptr);
+
+    // The semaphore lies in the shared bytes. 1: it is for several processes.
+    if (sem_init(&items->ready, 1, 0) == -1) err(1, "sem_init(ready)");
+
+    const pid_t parent = getpid();
+    const pid_t child = fork();  // inherits the attachment: both see the same bytes
+    if (child == -1) err(1, "fork()");
     if (child == 0) {
-        receive_items(items);
-        detach(items);
-        return 0;
+        // Go with the parent, however it ends; it may have ended before we asked for that.
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) == -1) err(1, "prctl(PR_SET_PDEATHSIG)");
+        if (getppid() != parent) errx(1, "the parent is gone");
+        printf("Child %d: start\n", getpid());
+        // Wait until the items are there; a signal may interrupt that.
+        const timespec deadline = in_seconds(10);
+        while (sem_timedwait(&items->ready, &deadline) == -1)
+            if (errno != EINTR) err(1, "sem_timedwait(ready, 10 s)");
+        print_items(items);
+        return done(0);
     }
-    note("fork() = %d", child);
-    look(row());
-    send_items(items);
-    const int status = report_child(child);
-    look(row());
-    detach(items);
-    look(row());
-    remove_segment(id);
-    return status;
+    store_items(items);
+    if (sem_post(&items->ready) == -1) err(1, "sem_post(ready)");
+    int status;
+    if (waitpid(child, &status, 0) == -1) err(1, "waitpid(%d)", child);
+    if (WIFSIGNALED(status)) errx(1, "the child was killed: %s", strsignal(WTERMSIG(status)));
+    printf("Parent %d get child status:%d\n", parent, WEXITSTATUS(status));
+    if (shmdt(items) == -1) err(1, "shmdt(%s)", name);
+    return done(status != 0);
 }
 
+// Leaves the segment behind, with its key.
 static int write_items() {
-    Items* items = init_items(attach(create(), 0));
-    send_items(items);
-    detach(items);
-    on_stop(nullptr);  // it stays, as asked
-    look(row());
+    hold_all_signals();  // to the end: no half-written segment stays
+    const int id = create();
+    Items* items = attach(id);
+    if (items == nullptr) {  // nobody could use it: so it goes again
+        if (shmctl(id, IPC_RMID, nullptr) == -1) err(1, "shmctl(%s, IPC_RMID)", name);
+        return 1;
+    }
+    store_items(items);
     return 0;
-}
-
-// Finds a segment by its key, and refuses one that is not ours or has less than `least` bytes.
-static int find(size_t least, off_t* bytes = nullptr) {
-    const int id = shmget(key(), 0, 0);
-    if (id == -1) err(1, "shmget(%s)", name());
-    note("shmget(%s, 0, 0) = %d", name(), id);
-    shmid_ds it;
-    if (shmctl(id, IPC_STAT, &it) == -1) err(1, "shmctl(%s, IPC_STAT)", name());
-    check_object(name(), it.shm_perm.uid, it.shm_segsz, least);
-    if (bytes) *bytes = static_cast<off_t>(it.shm_segsz);
-    return id;
 }
 
 static int read_items() {
-    Items* items = attach(find(kBytes), SHM_RDONLY);
-    print_items(items);
-    detach(items);
-    return 0;
-}
-
-static int resize() {
-    checked_copy(attach(find(kBytes), SHM_RDONLY));
-    // There is no call for it: shmget with a larger size is the nearest, and the kernel refuses.
-    if (shmget(key(), options.bytes, 0) == -1)
-        warn("shmget(%s, %jd)", name(), intmax_t{options.bytes});
-    errx(1, "%s: shmget fixed the size when it made the segment; remove it and make another",
-         name());
-}
-
-static int remove_existing() {
-    off_t bytes;
-    const int id = find(0, &bytes);
-    Items* items = attach(id, SHM_RDONLY);
-    check_removable(name(), items->magic, bytes);
-    detach(items);
-    remove_segment(id);
-    return 0;
+    const int id = shmget(key, 0, 0);  // 0: of any size
+    if (id == -1) err(1, "shmget(%s)", name);
+    shmid_ds it;
+    if (shmctl(id, IPC_STAT, &it) == -1) err(1, "shmctl(%s, IPC_STAT)", name);
+    // Its maker may have given it to you, and may still write to it: so both are asked.
+    const bool yours = it.shm_perm.uid == geteuid() && it.shm_perm.cuid == geteuid();
+    if (!yours || it.shm_segsz < kBytes)
+        errx(1, "%s is not a segment of yours with %zu bytes", name, kBytes);
+    void* address = shmat(id, nullptr, SHM_RDONLY);
+    if (address == reinterpret_cast<void*>(-1)) err(1, "shmat(%s)", name);
+    print_items(static_cast<Items*>(address));
+    return done(0);
 }
 
 int main(int argc, char** argv) {
-    return run(argc, argv, "0x12345678",
-               {exchange, write_items, read_items, resize, remove_existing});
+    const char* verb = read_command(argc, argv, &name);
+    char* end;
+    const unsigned long long number = strtoull(name, &end, 0);
+    // 0 is IPC_PRIVATE, no key: nobody else would find the segment.
+    if (*end != '\0' || number == 0 || number > UINT32_MAX)
+        errx(2, "'%s' is not a key: a number from 1 to 0xffffffff", name);
+    key = static_cast<key_t>(number);
+    if (strcmp(verb, "exchange") == 0) return exchange();
+    if (strcmp(verb, "write") == 0) return write_items();
+    if (strcmp(verb, "read") == 0) return read_items();
+    errx(2, "'%s' is not exchange, write or read; see --help", verb);
 }
