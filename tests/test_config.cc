@@ -257,21 +257,22 @@ TEST_CASE("config: what a killed load left is taken over; what a living one make
 TEST_CASE("config: a load that opened the file that another then published does not write to it",
           "[config]") {
     const Loaded it("a = 1\n");
+    const std::string finished = contents(it.image);
     put(it.file, "a = 2\n");
-    // The first stops when it enters flock(); meanwhile the file that it has open is published.
-    Tracer first({ours(), "load", it.file, "--image", it.image}, kPatience,
-                 [] { dup2(open("/dev/null", O_WRONLY), 2); });
+    // It stops when it enters flock(); meanwhile the file that it has open is published.
+    Tracer late({ours(), "load", it.file, "--image", it.image}, kPatience,
+                [] { dup2(open("/dev/null", O_WRONLY), 2); });
     std::string published;
-    for (Event event; (event = first.next()).what != Event::over; first.go_on(event.who)) {
+    for (Event event; (event = late.next()).what != Event::over; late.go_on(event.who)) {
         if (event.what != Event::enters || event.who->call != SYS_flock || !published.empty())
             continue;
         REQUIRE(rename((it.image + ".new").c_str(), it.image.c_str()) == 0);
-        put(it.image, "as another load made it");
-        published = contents(it.image);
+        put(it.image, finished);
+        published = finished;
     }
     CHECK(!published.empty());
     CHECK(contents(it.image) == published);
-    CHECK(first.tracees[0].status == 1 << 8);
+    CHECK(late.tracees[0].status == 1 << 8);
 }
 
 TEST_CASE("config: no space or no memory is a sentence, and nothing is left", "[config]") {
