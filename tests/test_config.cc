@@ -929,6 +929,24 @@ TEST_CASE("config: a load killed at each call under 20 readers, and the next one
     readers.check();
 }
 
+TEST_CASE("config: a load told to stop at any call leaves nothing", "[config]") {
+    const Loaded it(generation(0, 2000));
+    const int calls = static_cast<int>(calls_of_load(it).size());
+    const int number = GENERATE(SIGTERM, SIGINT, SIGHUP);
+    int stopped = 0, finished = 0;
+    for (int call = 1; call <= calls; ++call) {
+        Tracer tracer({ours(), "load", it.file, "--image", it.image}, kPatience,
+                      [] { dup2(open("/dev/null", O_WRONLY), 1); });
+        for (Event event; (event = tracer.next()).what != Event::over; tracer.go_on(event.who))
+            if (event.what == Event::enters && event.who->calls == call)
+                tracer.send(event.who, number);
+        CHECK(names(it.scratch.path) == "app.conf config.image ");
+        ++(WIFSIGNALED(tracer.tracees[0].status) ? stopped : finished);
+    }
+    CHECK(stopped > 0);
+    CHECK(finished > 0);
+}
+
 TEST_CASE("config: each call of a load fails once: said, and nothing is left", "[config]") {
     const Loaded it(generation(0, 2000));
     const std::vector<uint64_t> calls = calls_of_load(it);
