@@ -172,7 +172,7 @@ static void stages(const Options& options, Progress& progress, Report& report) {
 static void transfers(const Options& options, Progress& progress, Report& report) {
     const double seconds = options.seconds * (options.full ? 0.1 : 0.2) / (3 * kHows);
     for (size_t bytes : {64, 1500, 65536})
-        for (How how : {kRing, kPipe, kSocket, kQueue}) {
+        for (How how : {kRing, kRingEach, kPipe, kPipeBlocks, kSocket, kQueue}) {
             progress.show(0, std::string("messages over a ") + kHow[how]);
             const Transfer result = transfer(how, bytes, seconds);
             progress.finish(seconds);
@@ -288,8 +288,7 @@ int main(int argc, char** argv) {
     if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
     if (stopped) {
         warnx("stopped: the rest was not measured");
-        signal(stop_number, SIG_DFL);
-        raise(stop_number);
+        end_by(stop_number);
     }
     return 0;
 }

@@ -13,9 +13,8 @@
 #include <filesystem>
 #include <random>
 
+#include "../shm_posix/packets/ring.h"
 #include "../shm_posix/packets/source.h"
-#include "../shm_posix/packets/ring_consumer.h"
-#include "../shm_posix/packets/ring_producer.h"
 #include "support.h"
 
 namespace {
@@ -43,12 +42,11 @@ std::string random_bytes(size_t count) {
     return text;
 }
 
-// Whether a process of `run` has closed the ring's object.
+// Whether a process of `run` has closed the ring's object, which has no name.
 bool has_left(const std::string& pid) {
     for (const auto& fd : std::filesystem::directory_iterator("/proc/" + pid + "/fd")) {
         std::error_code gone;  // it may be closed meanwhile
-        if (has(std::filesystem::read_symlink(fd, gone).string(), "/dev/shm/packets-"))
-            return false;
+        if (has(std::filesystem::read_symlink(fd, gone).string(), "/dev/shm/")) return false;
     }
     return true;
 }
@@ -86,18 +84,49 @@ class Client {
     int fd_;
 };
 
-// A ring of 8 slots of 64 bytes for this process and its children; a test with it has a deadline.
+// A ring for this process and its children, each of which takes one side at most, since it has one
+// descriptor of the object; a test with it has a deadline.
 struct SharedRing {
-    SharedRing() {
-        alarm(kPatience);  // a lock that nobody gives back would be waited for without end
+    explicit SharedRing(uint32_t slots = 8, uint32_t bytes = 64)
+        : size(static_cast<size_t>(ring_bytes(slots, bytes))) {
+        alarm(kPatience);
+        fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+        REQUIRE(fd != -1);
+        REQUIRE(ftruncate(fd, static_cast<off_t>(size)) == 0);
+        memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         REQUIRE(memory != MAP_FAILED);
-        ring = ring_create(memory, 8, 64);
+        ring = ring_create(memory, slots, bytes);
     }
-    ~SharedRing() { munmap(memory, size), alarm(0); }
-    const size_t size = ring_bytes(8, 64);
-    void* const memory =
-        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    PacketRing* ring;
+    ~SharedRing() {
+        munmap(memory, size);
+        close(fd);
+        alarm(0);
+    }
+    SharedRing(const SharedRing&) = delete;
+    SharedRing& operator=(const SharedRing&) = delete;
+    // A child that takes that side, does this and exits with 0, if that returns true.
+    template <class Act>
+    pid_t start(Side side, Act act) const {
+        const pid_t child = fork();
+        if (child != 0) return child;
+        alarm(kPatience);
+        End end;
+        _exit(ring_join(&end, fd, ring, side) || !act(&end));
+    }
+    // The same to its end; returns its status as the shell has it.
+    template <class Act>
+    int run(Side side, Act act) const {
+        return end_of(start(side, act));
+    }
+    static int end_of(pid_t child) {
+        int status = 0;
+        REQUIRE(waitpid(child, &status, 0) == child);
+        return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    }
+    const size_t size;
+    int fd = -1;
+    void* memory = nullptr;
+    Ring* ring = nullptr;
 };
 
 // A FIFO that nobody reads.
@@ -316,7 +345,7 @@ TEST_CASE("packets: a ring for which there is no memory is refused, and not left
         words.insert(words.end(), verb.begin(), verb.end());
         const Result result = run(words);
         CHECK(result.status == 1);
-        CHECK(has(result.err, "posix_fallocate(/"));
+        CHECK(has(result.err, "posix_fallocate(/dev/shm, "));
         CHECK(has(result.err, "No space left on device\n"));
         CHECK(!exists(ring.path));
     }
@@ -407,7 +436,7 @@ TEST_CASE("one producer, one consumer: a second of a kind is refused", "[packets
 
 TEST_CASE("what bears the ring's name is checked before it is used", "[packets]") {
     RingName ring;
-    const size_t size = ring_bytes(4, 100);
+    const size_t size = static_cast<size_t>(ring_bytes(4, 100));
     std::vector<std::string> bad = {"x", std::string(300, 'x'), std::string(size, '\0')};
     std::string good(size, '\0');
     void* memory = aligned_alloc(64, (size + 63) / 64 * 64);
@@ -421,17 +450,27 @@ TEST_CASE("what bears the ring's name is checked before it is used", "[packets]"
         return changed;
     };
     bad.push_back(good.substr(0, size - 64));
-    bad.push_back(with(offsetof(PacketRing, magic), kRingMagic + 1));
-    bad.push_back(with(offsetof(PacketRing, header_bytes), 8));
-    bad.push_back(with(offsetof(PacketRing, slots), 0));
-    bad.push_back(with(offsetof(PacketRing, slots), 5));
-    bad.push_back(with(offsetof(PacketRing, slots), 0xffffffff));
-    bad.push_back(with(offsetof(PacketRing, size), 0));
-    bad.push_back(with(offsetof(PacketRing, size), 0xffffffff));
-    bad.push_back(with(offsetof(PacketRing, published), 5));
-    bad.push_back(with(offsetof(PacketRing, handled), 1));
-    bad.push_back(with(offsetof(PacketRing, published) + 4, 0xffffffff));
-    memcpy(&bad.back()[offsetof(PacketRing, handled) + 4], "\xff\xff\xff\xff", 4);  // all but over
+    const size_t published = offsetof(Ring, seat) + offsetof(Seat, count);
+    const size_t handled = published + sizeof(Seat);
+    const size_t begun = handled - offsetof(Seat, count) + offsetof(Seat, begun);
+    const size_t producer = offsetof(Ring, seat) + offsetof(Seat, presence);
+    bad.push_back(good + std::string(64, '\0'));
+    bad.push_back(with(offsetof(Ring, magic), kRingMagic + 1));
+    bad.push_back(with(offsetof(Ring, header_bytes), 8));
+    bad.push_back(with(offsetof(Ring, slots), 0));
+    bad.push_back(with(offsetof(Ring, slots), 3));
+    bad.push_back(with(offsetof(Ring, slots), 5));
+    bad.push_back(with(offsetof(Ring, slots), 0xffffffff));
+    bad.push_back(with(offsetof(Ring, size), 0));
+    bad.push_back(with(offsetof(Ring, size), 0xffffffff));
+    bad.push_back(with(published, 5));
+    bad.push_back(with(handled, 1));
+    bad.push_back(with(begun, 2));
+    bad.push_back(with(producer, kDied));
+    bad.push_back(with(producer, 4));
+    bad.push_back(with(published + 4, 0xffffffff));
+    memcpy(&bad.back()[handled + 4], "\xff\xff\xff\xff", 4);  // all but over
+    memcpy(&bad.back()[begun + 4], "\xff\xff\xff\xff", 4);
     for (size_t i = 0; i < bad.size(); ++i) {
         put(ring.path, bad[i]);
         const Result result = run({kProgram, "consume", "--name", ring.name});
@@ -719,25 +758,18 @@ TEST_CASE("an idle pair uses no processor time", "[packets]") {
     CHECK(both.finish().status == 0);
 }
 
-TEST_CASE("the ring goes on after the death of a process that held its lock", "[packets]") {
+TEST_CASE("the ring goes on after its producer was killed", "[packets]") {
     SharedRing shared;
-    PacketRing* ring = shared.ring;
-    const pid_t child = fork();
-    if (child == 0) {
-        Producer producer;
-        if (ring_join(&producer, ring)) _exit(1);
+    const int killed = shared.run(kProducer, [](End* producer) {
         for (uint32_t i = 0; i < 3; ++i) {
-            reserve(&producer, 0)->data()[0] = static_cast<unsigned char>('a' + i);
-            commit(&producer, 1);  // two are a batch; the third is not handed over
+            reserve(producer, 0)->data()[0] = static_cast<unsigned char>('a' + i);
+            commit(producer, 1);  // two are a batch; the third is not handed over
         }
-        lock(&ring->lock);
-        kill(getpid(), SIGKILL);
-    }
-    int status = 0;
-    REQUIRE(waitpid(child, &status, 0) == child);
-    REQUIRE(WIFSIGNALED(status));
-    Consumer consumer;
-    REQUIRE(ring_join(&consumer, ring) == nullptr);
+        return kill(getpid(), SIGKILL) == -1;
+    });
+    REQUIRE(killed == 128 + SIGKILL);
+    End consumer;
+    REQUIRE(ring_join(&consumer, shared.fd, shared.ring, kConsumer) == nullptr);
     for (const char expected : {'a', 'b'}) {
         Slot* slot = take(&consumer, 0);
         REQUIRE(slot != nullptr);
@@ -745,41 +777,37 @@ TEST_CASE("the ring goes on after the death of a process that held its lock", "[
         CHECK(slot->data()[0] == expected);
         release(&consumer);
     }
-    CHECK(take(&consumer, 30000) == nullptr);  // at once
-    CHECK(consumer.producer == kDied);
-    Producer producer;
-    REQUIRE(ring_join(&producer, ring) == nullptr);
-    CHECK(producer.next == 2);
-    commit(&producer, 1);
-    CHECK(ring_leave(&producer) == 1);  // it hands over what is left
-    CHECK(find_side(ring, kConsumer) == kHere);
+    CHECK(take(&consumer, 1) == nullptr);
+    CHECK(consumer.other == kDied);
+    const int left = shared.run(kProducer, [](End* producer) {
+        const bool successor = producer->next == 2;
+        commit(producer, 1);
+        ring_leave(producer);  // it hands over what is left
+        return successor && find_other(producer) == kHere;
+    });
+    CHECK(left == 0);
+    CHECK(ring_waiting(shared.ring) == 1);
     REQUIRE(take(&consumer, 0) != nullptr);
     release(&consumer);
-    CHECK(take(&consumer, 30000) == nullptr);
-    CHECK(consumer.producer == kLeft);
-    CHECK(ring_leave(&consumer) == 0);
+    CHECK(take(&consumer, kPatience * 2000) == nullptr);  // at once
+    CHECK(consumer.other == kLeft);
+    ring_leave(&consumer);
+    CHECK(ring_waiting(shared.ring) == 0);
 }
 
-TEST_CASE("a lost wake-up of the ring's lock costs a second, not all", "[packets]") {
+TEST_CASE("a waker that dies before it wakes costs a deadline, not all", "[packets]") {
     SharedRing shared;
-    pthread_mutex_t* mutex = &shared.ring->lock;
-    const auto word = [&]() -> volatile int& { return mutex->__data.__lock; };
-    const pid_t owner = fork();
-    if (owner == 0) alarm(kPatience), lock(mutex), pause();
-    while (word() == 0) usleep(1000);  // SharedRing has set an alarm
-    const pid_t waiter = fork();
-    if (waiter == 0) {
-        alarm(kPatience);
-        lock(mutex);
-        _exit(0);
-    }
-    CHECK(eventually(sleeping, std::to_string(waiter)));
-    word() = 0;  // unlocked, and its owner dies before it wakes the next
-    int status = -1;
-    CHECK(waitpid(waiter, &status, 0) == waiter);
-    CHECK(status == 0);
-    kill(owner, SIGKILL);
-    CHECK(waitpid(owner, nullptr, 0) == owner);
+    const pid_t consumer =
+        shared.start(kConsumer, [](End* end) { return take(end, 300) != nullptr; });
+    std::atomic<uint32_t>& asleep = shared.ring->seat[kConsumer].asleep;
+    while (asleep == 0 || !sleeping(std::to_string(consumer))) usleep(1000);
+    const int killed = shared.run(kProducer, [&](End* producer) {
+        producer->mine().count = 1;
+        asleep = 0;
+        return kill(getpid(), SIGKILL) == -1;
+    });
+    CHECK(killed == 128 + SIGKILL);
+    CHECK(SharedRing::end_of(consumer) == 0);
 }
 
 TEST_CASE("who cannot print keeps nobody from the ring", "[packets]") {
@@ -801,28 +829,24 @@ TEST_CASE("who cannot print keeps nobody from the ring", "[packets]") {
 
 TEST_CASE("a packet that may be seen twice stays in doubt until it is handled", "[packets]") {
     SharedRing shared;
-    PacketRing* ring = shared.ring;
-    Producer producer;
-    Consumer consumer;
-    REQUIRE(ring_join(&producer, ring) == nullptr);
-    for (int i = 0; i < 2; ++i) {
-        REQUIRE(reserve(&producer, 0) != nullptr);
-        commit(&producer, 1);
-    }
-    const pid_t child = fork();
-    if (child == 0) {
-        if (ring_join(&consumer, ring) || !take(&consumer, 0)) _exit(1);
-        kill(getpid(), SIGKILL);
-    }
-    int status = 0;
-    REQUIRE(waitpid(child, &status, 0) == child);
-    REQUIRE(WIFSIGNALED(status));
-    const auto in_doubt = [&] { return ring->begun != ring->handled; };
+    const int produced = shared.run(kProducer, [](End* producer) {
+        for (int i = 0; i < 2 && reserve(producer, 0); ++i) commit(producer, 1);
+        ring_leave(producer);
+        return true;
+    });
+    CHECK(produced == 0);
+    const int killed = shared.run(kConsumer, [](End* consumer) {
+        return !take(consumer, 0) || kill(getpid(), SIGKILL) == -1;
+    });
+    CHECK(killed == 128 + SIGKILL);
+    const Seat& seat = shared.ring->seat[kConsumer];
+    const auto in_doubt = [&] { return seat.begun != seat.count; };
     CHECK(in_doubt());
-    REQUIRE(ring_join(&consumer, ring) == nullptr);
+    End consumer;
+    REQUIRE(ring_join(&consumer, shared.fd, shared.ring, kConsumer) == nullptr);
     ring_leave(&consumer);  // without having handled anything
     CHECK(in_doubt());
-    REQUIRE(ring_join(&consumer, ring) == nullptr);
+    REQUIRE(ring_join(&consumer, shared.fd, shared.ring, kConsumer) == nullptr);
     CHECK(consumer.next == 0);
     REQUIRE(take(&consumer, 0) != nullptr);
     release(&consumer);
@@ -853,37 +877,31 @@ TEST_CASE("a consumer killed while it has nothing leaves no doubt", "[packets]")
 
 TEST_CASE("sleeps in a row that nobody ends count once", "[packets]") {
     SharedRing shared;
-    Consumer consumer;
-    REQUIRE(ring_join(&consumer, shared.ring) == nullptr);
+    End consumer;
+    REQUIRE(ring_join(&consumer, shared.fd, shared.ring, kConsumer) == nullptr);
     for (int i = 0; i < 3; ++i) CHECK(take(&consumer, 1) == nullptr);
+    CHECK(consumer.other == kNever);
     CHECK(shared.ring->seat[kConsumer].slept == 1);
 }
 
 TEST_CASE("a sleeper is woken by what it waits for, not by its deadline", "[packets]") {
     for (const bool packet : {true, false}) {
         SharedRing shared;
-        PacketRing* ring = shared.ring;
-        Producer producer;
-        Consumer consumer;
-        REQUIRE(ring_join(&producer, ring) == nullptr);
-        const pid_t child = fork();
-        if (child == 0) {
-            alarm(kPatience);
-            if (ring_join(&consumer, ring)) _exit(1);
-            const bool came = take(&consumer, 3600 * 1000) != nullptr;
-            if (!came) take(&consumer, 0);  // nullptr means: ask again
-            _exit(came != packet || (!came && consumer.producer != kLeft));
-        }
-        for (bool asleep = false; !asleep;) {
-            lock(&ring->lock);
-            asleep = ring->seat[kConsumer].asleep;
-            unlock(&ring->lock);
-        }
+        End producer;
+        REQUIRE(ring_join(&producer, shared.fd, shared.ring, kProducer) == nullptr);
+        const pid_t child = shared.start(kConsumer, [packet](End* consumer) {
+            const bool came = take(consumer, 3600 * 1000) != nullptr;
+            if (!came) take(consumer, 0);  // nullptr means: ask again
+            return came == packet && (came || consumer->other == kLeft);
+        });
+        while (shared.ring->seat[kConsumer].asleep == 0) usleep(100);
         REQUIRE(reserve(&producer, 0) != nullptr);
-        if (packet) commit(&producer, 1), publish(&producer);
-        if (!packet) ring_leave(&producer);
-        int status = 0;
-        REQUIRE(waitpid(child, &status, 0) == child);
-        CHECK(status == 0);
+        if (packet) {
+            commit(&producer, 1);
+            publish(&producer);
+        } else {
+            ring_leave(&producer);
+        }
+        CHECK(SharedRing::end_of(child) == 0);
     }
 }
