@@ -58,7 +58,7 @@ struct Tracee {
     int signal = 0;  // that it is about to get, and gets with go_on(); 0 takes it away
 
     // For the tracer alone.
-    enum { unborn, runs, stands, group_stop, listens } state = unborn;
+    enum { unborn, runs, listens, stands, group_stop } state = unborn;
     bool answered = false;
     int64_t answer = 0;
 };
