@@ -65,7 +65,7 @@ static std::string link_at(const std::string& path) {
 }
 
 // The process's directory, /proc/PID. In a PID namespace that has no /proc of its own the process
-// has another number there [pid_namespaces(7)]; "" if it cannot be found.
+// has another number there [pid_namespaces(7)]; "/proc/?" if it cannot be found.
 static std::string proc(const Tracee* who) {
     static std::map<const Tracee*, std::string> known;
     std::string& path = known[who];
@@ -84,7 +84,7 @@ static std::string proc(const Tracee* who) {
                 path = at;
     }
     if (all != nullptr) closedir(all);
-    return path;
+    return path.empty() ? "/proc/?" : path;
 }
 
 // "parent 123", "child 124".
@@ -95,7 +95,7 @@ static std::string label(const Tracee* who) {
             : who->number != 0 ? "child "
             : alone            ? "program "
                                : "parent ") +
-           pid + (at == "/proc/" + pid || at.empty() ? "" : " (" + at + ")");
+           pid + (at == "/proc/" + pid || at == "/proc/?" ? "" : " (" + at + ")");
 }
 
 __attribute__((format(printf, 2, 3))) static void say(const Tracee* who, const char* format, ...) {
@@ -121,9 +121,7 @@ static void pass_on() {
 
 // The command that shows what was just told; with --step, waits for Enter.
 static void look(const std::string& command) {
-    if (command.find(" /fd") != std::string::npos || command.find(" /maps") != std::string::npos ||
-        command.find(" /status") != std::string::npos)
-        return;  // there is no /proc
+    if (command.find("/proc/?") != std::string::npos) return;
     static bool told = false;
     fprintf(stderr, "    $ %s\n", command.c_str());
     if (step && !told)
@@ -268,6 +266,15 @@ static std::string bytes_command(const Tracee* who, const Mapping& it, uint64_t 
            " status=none | od -A d -c";
 }
 
+// Bytes as od -c shows them.
+static std::string as_text(const std::string& part) {
+    std::string text;
+    for (const char c : part)
+        text += c > 31 && c < 127 ? std::string(1, c)
+                                  : joined("\\%03jo", static_cast<unsigned char>(c));
+    return text;
+}
+
 // Tells of bytes that are not what they were. Only pages that the process has touched are read: so
 // our look gives none to an object.
 static void tell_stores(const Tracee* who, const char* how) {
@@ -294,10 +301,8 @@ static void tell_stores(const Tracee* who, const char* how) {
                 if (++ranges > 6) continue;
                 text += (ranges > 1 ? ", " : "") + std::to_string(it.offset + i * page + from);
                 if (to - from > 1) text += "-" + std::to_string(it.offset + i * page + to - 1);
-                const std::string part = now.substr(from, std::min<size_t>(to - from, 16));
-                if (part.find_first_of("\"\\") == std::string::npos &&
-                    std::all_of(part.begin(), part.end(), [](char c) { return c > 31 && c < 127; }))
-                    text += " \"" + part + (to - from > 16 ? "..." : "") + "\"";
+                text += " \"" + as_text(now.substr(from, std::min<size_t>(to - from, 16))) +
+                        (to - from > 16 ? "..." : "") + "\"";
             }
             before = now;
         }
@@ -389,6 +394,10 @@ static bool entered(Tracee* who) {
     const Mapping* mapping = mapping_at(who, a[0]);
     switch (who->call) {
         case SYS_futex:
+            if (mapping != nullptr && (a[1] & FUTEX_CMD_MASK) == FUTEX_WAKE) {
+                say(who, "%s, FUTEX_WAKE)", futex_name(who, *mapping).c_str());
+                say(nullptr, "what sem_post does: wakes one that sleeps there");
+            }
             if (mapping == nullptr || !futex_waits(who)) return false;
             return tell_wait(who, futex_name(who, *mapping) + ", FUTEX_WAIT)",
                              "what sem_wait does: it sleeps until somebody wakes it (FUTEX_WAKE)",
@@ -405,7 +414,8 @@ static bool entered(Tracee* who) {
         case SYS_nanosleep:
 #endif
         case SYS_clock_nanosleep:
-            if (mappings[process_of(who)].empty() || !objects.insert("sleep " + label(who)).second)
+            if (mappings[process_of(who)].empty() ||
+                !objects.insert("sleep " + std::to_string(who->number)).second)
                 return false;
             return tell_wait(who, "nanosleep",
                              "for a time: no store and no call of others wakes it (told once)", 0);
@@ -435,7 +445,7 @@ static void opened(const Tracee* who, uint64_t directory, const uint64_t* a) {
     const bool ours = is_shm(path), okay = who->result >= 0;
     const uint64_t flags = a[1];
     if (!ours && ((flags & O_ACCMODE) != O_RDWR || path.rfind("/dev/", 0) == 0)) return;
-    if (okay && file.key.empty() && !proc(who).empty()) return;  // no regular file
+    if (okay && file.key.empty() && proc(who) != "/proc/?") return;  // no regular file
     std::string text = "open(\"" + tracer->string(who, a[0]) + "\", ";
     text += (flags & O_ACCMODE) == O_RDWR     ? "O_RDWR"
             : (flags & O_ACCMODE) == O_WRONLY ? "O_WRONLY"
@@ -512,7 +522,7 @@ static void mapped(const Tracee* who) {
     read_mappings(who);
     const bool failed = who->result < 0 && who->result >= -4095;
     const Mapping* it = failed ? nullptr : mapping_at(who, static_cast<uint64_t>(who->result));
-    if (!failed && it == nullptr && !proc(who).empty()) return;  // the C library's own
+    if (!failed && it == nullptr && proc(who) != "/proc/?") return;  // the C library's own
     const bool named = !(a[3] & MAP_ANONYMOUS);
     const std::string fd = named ? std::to_string(static_cast<int>(a[4])) : "-1";
     say(who, "mmap(NULL, %ju, %s, MAP_SHARED%s, %s, %ju) = %s", uintmax_t{a[1]},
@@ -551,17 +561,11 @@ static void unmapped(const Tracee* who, const char* call) {
 
 static void futex_returned(const Tracee* who) {
     const Mapping* it = mapping_at(who, who->argument[0]);
-    const uint64_t what = who->argument[1] & FUTEX_CMD_MASK;
-    if (it == nullptr || (!futex_waits(who) && what != FUTEX_WAKE)) return;
-    say(who, "%s, %s) = %s", futex_name(who, *it).c_str(),
-        what == FUTEX_WAKE ? "FUTEX_WAKE" : "FUTEX_WAIT", outcome(who).c_str());
-    if (what == FUTEX_WAKE)
-        say(nullptr, "what sem_post does: %s",
-            who->result > 0 ? "it wakes who sleeps there" : "nobody sleeps there now");
-    else
-        say(nullptr, who->result == 0         ? "woken"
-                     : who->result == -EAGAIN ? "the bytes had changed before it could sleep"
-                                              : "not woken: it goes on for another reason");
+    if (it == nullptr || !futex_waits(who)) return;
+    say(who, "%s, FUTEX_WAIT) = %s", futex_name(who, *it).c_str(), outcome(who).c_str());
+    say(nullptr, who->result == 0         ? "woken"
+                 : who->result == -EAGAIN ? "the bytes had changed before it could sleep"
+                                          : "not woken: it goes on for another reason");
 }
 
 static void segment_made(const Tracee* who) {
@@ -734,11 +738,14 @@ static int explain(const std::vector<std::string>& words) {
     tracer = &all;
     Tracee* parked = nullptr;  // a parent, while its child goes first
     const Tracee* child = nullptr;
-    int ticks = 0;
-    if (proc(&all.tracees[0]) != "/proc/" + std::to_string(all.tracees[0].pid))
+    long until = 0;
+    const std::string at = proc(&all.tracees[0]);
+    if (at == "/proc/?")
+        fprintf(stderr, "there is no /proc: mappings, stores and descriptors cannot be told\n");
+    else if (at != "/proc/" + std::to_string(all.tracees[0].pid))
         fprintf(stderr,
-                "/proc is not of this PID namespace: commands have the numbers of that one;\n"
-                "begin with: unshare -Urp --fork --mount-proc\n");
+                "/proc is of another PID namespace: commands have the numbers of that one.\n"
+                "To have one's own: unshare -Urp --fork --mount-proc\n");
     for (;;) {
         const Event event = all.next(parked != nullptr ? 10 : 50);
         if (event.what == Event::over) break;
@@ -751,12 +758,12 @@ static int explain(const std::vector<std::string>& words) {
             parked == nullptr) {
             parked = who;
             child = event.child;
-            ticks = 0;
+            until = Tracer::now() + 100;
             continue;
         }
         all.go_on(who);
-        if (parked != nullptr && ((who == child && (waits || child->ended)) || ++ticks > 1000 ||
-                                  (who == nullptr && ++ticks > 10))) {
+        if (parked != nullptr &&
+            (child->ended || (who == child && waits) || Tracer::now() >= until)) {
             all.go_on(parked);
             parked = nullptr;
         }

@@ -228,16 +228,16 @@ class Tracer {
             if (!it.ended) kill(it.pid, SIGKILL);
     }
 
-    std::deque<Tracee> tracees;  // all that there were; pointers to them stay good
-    bool late = false;           // the deadline has killed them
-
-  private:
-    static long now() {
+    static long now() {  // in milliseconds
         timespec time;
         clock_gettime(CLOCK_MONOTONIC, &time);
         return time.tv_sec * 1000L + time.tv_nsec / 1000000;
     }
 
+    std::deque<Tracee> tracees;  // all that there were; pointers to them stay good
+    bool late = false;           // the deadline has killed them
+
+  private:
     Tracee& add(pid_t pid, Tracee* parent) {
         tracees.push_back({pid, static_cast<int>(tracees.size()), parent});
         return tracees.back();
