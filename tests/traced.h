@@ -11,12 +11,12 @@
 
 class Traced {
   public:
-    // Runs in a session of its own with a user's signals; `prepare` may change that. After
+    // Runs in a process group of its own with a user's signals; `prepare` may change that. After
     // `seconds` all is killed.
     explicit Traced(const Words& words, const std::function<void()>& prepare = {},
                     int seconds = kPatience)
         : tracer(words, seconds, [&] {
-              setsid();
+              setpgid(0, 0);
               for (int number = 1; number < NSIG; ++number) signal(number, SIG_DFL);
               const rlimit none = {0, 0};
               setrlimit(RLIMIT_CORE, &none);
