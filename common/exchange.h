@@ -30,11 +30,12 @@ struct Items {
     uint32_t magic;  // kMagic once the items are there; 0 before
     uint32_t count;
     char name[3][16];
-    sem_t ready;  // raised when the items are there
+    sem_t ready;  // in an exchange: raised when the items are there
 };
 static_assert(sizeof(Items) <= kBytes, "fits in the object");
 
-// The parent's half. The magic number comes last: whoever sees it sees the items, too.
+// Stores the items in fresh bytes, all 0. The magic number comes last: whoever sees it sees the
+// items, too.
 inline void store_items(Items* items) {
     strcpy(items->name[0], "Nellson");
     strcpy(items->name[1], "Daisy");
@@ -43,11 +44,12 @@ inline void store_items(Items* items) {
     __atomic_store_n(&items->magic, kMagic, __ATOMIC_RELEASE);
 }
 
-// The child's half. Checks a copy: others may change the original between a check and its use.
-// Bytes that are not three items or fewer end the program.
+// Prints the items. Checks a copy: others may change the original between a check and its use.
+// Other bytes than items end the program.
 inline void print_items(const Items* shared) {
     const uint32_t magic = __atomic_load_n(&shared->magic, __ATOMIC_ACQUIRE);
     const Items items = *shared;
+    __atomic_signal_fence(__ATOMIC_ACQ_REL);  // the compiler must not read the original again
     if (magic == 0) errx(1, "no items yet: their writer is at work, or was killed");
     if (magic != kMagic || items.count < 1 || items.count > 3)
         errx(1, "these bytes are not of this program");
@@ -65,8 +67,8 @@ inline timespec in_seconds(time_t seconds) {
     return {now.tv_sec + seconds, now.tv_nsec};
 }
 
-// Holds all signals back, so that none ends the program while it makes an object. Returns those
-// that were held before, for sigprocmask(2) to set again.
+// Holds all signals back that can be held. Returns those that were held before, for sigprocmask(2)
+// to set again.
 inline sigset_t hold_all_signals() {
     sigset_t all, before;
     sigfillset(&all);
@@ -74,7 +76,7 @@ inline sigset_t hold_all_signals() {
     return before;
 }
 
-// Says what failed; the caller may have to remove a name before it ends.
+// Says what failed and returns nullptr: the caller may have to remove a name before it ends.
 inline Items* failed(const char* call, const char* argument) {
     warn("%s(%s)", call, argument);
     return nullptr;
@@ -102,10 +104,10 @@ inline int done(int status) {
     return status;
 }
 
-// Reads the command line. Returns the verb; --name changes *name.
+// Reads the command line. Returns the verb; --name changes *name. Wrong usage ends the program.
 inline const char* read_command(int argc, char** argv, const char** name) {
-    signal(SIGPIPE, SIG_IGN);  // printing to a reader that left is an error, which done() reports
-    signal(SIGCHLD, SIG_DFL);  // ignored, as it may be inherited, waitpid would find no child
+    signal(SIGPIPE, SIG_IGN);  // a reader of stdout that left is an error, which done() reports
+    signal(SIGCHLD, SIG_DFL);  // it may be inherited as ignored: then waitpid would find no child
     const char* usual = *name;
     argv[0] = program_invocation_short_name;  // for getopt_long's messages
     const option known[] = {

@@ -24,7 +24,8 @@ static Items* map(int fd) {
     // Give it its size: a new object has 0 bytes, and touching it would be SIGBUS.
     if (ftruncate(fd, kBytes) == -1) return failed("ftruncate", name);
 
-    // Reserve the space: if there is none, that is ENOSPC here instead of SIGBUS at a store.
+    // Reserve the space: if there is none, that is ENOSPC here instead of SIGBUS at a store. This
+    // call returns its error, and does not set errno.
     if ((errno = posix_fallocate(fd, 0, kBytes)) != 0) return failed("posix_fallocate", name);
 
     // MAP_SHARED: stores reach the object and all who map it.
@@ -33,13 +34,11 @@ static Items* map(int fd) {
 
     // The mapping keeps the object; the descriptor has done its work.
     if (close(fd) == -1) return failed("close", name);
-
-    // The semaphore lies in the shared bytes. 1: it is for several processes.
-    Items* items = static_cast<Items*>(address);
-    return sem_init(&items->ready, 1, 0) == -1 ? failed("sem_init", "ready") : items;
+    return static_cast<Items*>(address);
 }
 
 static int exchange() {
+    // No signal ends us between making the object and removing its name.
     const sigset_t before = hold_all_signals();
     const int fd = create();
     // Remove the name at once: parent and child share by inheriting, and whoever is killed from
@@ -48,6 +47,9 @@ static int exchange() {
     Items* items = map(fd);
     if (items == nullptr) return 1;
     sigprocmask(SIG_SETMASK, &before, nullptr);
+
+    // The semaphore lies in the shared bytes. 1: it is for several processes.
+    if (sem_init(&items->ready, 1, 0) == -1) err(1, "sem_init(ready)");
 
     const pid_t parent = getpid();
     const pid_t child = fork();  // inherits the mapping: both see the same bytes
@@ -76,11 +78,14 @@ static int exchange() {
 
 // Leaves the object behind, with its name.
 static int write_items() {
-    hold_all_signals();  // to the end: what has begun is finished
+    hold_all_signals();  // to the end: no half-written object stays
     Items* items = map(create());
-    if (items != nullptr) store_items(items);
-    if (items == nullptr && unlink(name) == -1) err(1, "unlink(%s)", name);
-    return items == nullptr;
+    if (items == nullptr) {  // nobody could use it: so it goes again
+        if (unlink(name) == -1) err(1, "unlink(%s)", name);
+        return 1;
+    }
+    store_items(items);
+    return 0;
 }
 
 static int read_items() {
@@ -90,7 +95,7 @@ static int read_items() {
     struct stat it;
     if (fstat(fd, &it) == -1) err(1, "fstat(%s)", name);
     if (!S_ISREG(it.st_mode) || it.st_uid != geteuid() || it.st_size < off_t{kBytes})
-        errx(1, "%s is not a file of yours with %zu bytes", name, kBytes);
+        errx(1, "%s is not, or not yet, a file of yours with %zu bytes", name, kBytes);
     void* address = mmap(nullptr, kBytes, PROT_READ, MAP_SHARED, fd, 0);
     if (address == MAP_FAILED) err(1, "mmap(%s)", name);
     print_items(static_cast<Items*>(address));

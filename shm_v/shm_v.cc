@@ -12,15 +12,13 @@
 static const char* name = "0x12345678";
 static key_t key;  // the same as a number
 
-// Makes the segment; others may read it. IPC_EXCL: never take over one that exists.
-static int create() {
-    const int id = shmget(key, kBytes, IPC_CREAT | IPC_EXCL | 0644);
-    if (id != -1) return id;
-    if (errno != EEXIST) err(1, "shmget(%s)", name);
-    warn("shmget(%s)", name);
+// Ends the program: the key is taken. Says what helps.
+[[noreturn]] static void taken() {
+    warnx("shmget(%s): %s", name, strerror(EEXIST));
     shmid_ds it;
-    const int seen = shmctl(shmget(key, 0, 0), IPC_STAT, &it);
-    if (seen == -1 ? errno == EACCES : it.shm_perm.uid != geteuid())
+    const int looked = shmctl(shmget(key, 0, 0), IPC_STAT, &it);
+    const bool forbidden = looked == -1 && errno == EACCES;
+    if (forbidden || (looked == 0 && it.shm_perm.uid != geteuid()))
         fprintf(stderr, "  it is another user's; take another: --name 0x%x\n",
                 0x12000000 + geteuid());
     else
@@ -28,17 +26,23 @@ static int create() {
     exit(1);
 }
 
+// Makes the segment, for others to read. IPC_EXCL: never take over one that exists.
+static int create() {
+    const int id = shmget(key, kBytes, IPC_CREAT | IPC_EXCL | 0644);
+    if (id == -1 && errno == EEXIST) taken();
+    if (id == -1) err(1, "shmget(%s)", name);
+    return id;
+}
+
 static Items* attach(int id) {
     // Stores reach the segment and all who attach it.
     void* address = shmat(id, nullptr, 0);
     if (address == reinterpret_cast<void*>(-1)) return failed("shmat", name);
-
-    // The semaphore lies in the shared bytes. 1: it is for several processes.
-    Items* items = static_cast<Items*>(address);
-    return sem_init(&items->ready, 1, 0) == -1 ? failed("sem_init", "ready") : items;
+    return static_cast<Items*>(address);
 }
 
 static int exchange() {
+    // No signal ends us between making the segment and removing it.
     const sigset_t before = hold_all_signals();
     const int id = create();
     Items* items = attach(id);
@@ -48,6 +52,9 @@ static int exchange() {
     if (shmctl(id, IPC_RMID, nullptr) == -1) err(1, "shmctl(%s, IPC_RMID)", name);
     if (items == nullptr) return 1;
     sigprocmask(SIG_SETMASK, &before, nullptr);
+
+    // The semaphore lies in the shared bytes. 1: it is for several processes.
+    if (sem_init(&items->ready, 1, 0) == -1) err(1, "sem_init(ready)");
 
     const pid_t parent = getpid();
     const pid_t child = fork();  // inherits the attachment: both see the same bytes
@@ -76,13 +83,15 @@ static int exchange() {
 
 // Leaves the segment behind, with its key.
 static int write_items() {
-    hold_all_signals();  // to the end: what has begun is finished
+    hold_all_signals();  // to the end: no half-written segment stays
     const int id = create();
     Items* items = attach(id);
-    if (items != nullptr) store_items(items);
-    if (items == nullptr && shmctl(id, IPC_RMID, nullptr) == -1)
-        err(1, "shmctl(%s, IPC_RMID)", name);
-    return items == nullptr;
+    if (items == nullptr) {  // nobody could use it: so it goes again
+        if (shmctl(id, IPC_RMID, nullptr) == -1) err(1, "shmctl(%s, IPC_RMID)", name);
+        return 1;
+    }
+    store_items(items);
+    return 0;
 }
 
 static int read_items() {
@@ -90,7 +99,9 @@ static int read_items() {
     if (id == -1) err(1, "shmget(%s)", name);
     shmid_ds it;
     if (shmctl(id, IPC_STAT, &it) == -1) err(1, "shmctl(%s, IPC_STAT)", name);
-    if (it.shm_perm.uid != geteuid() || it.shm_segsz < kBytes)
+    // Its maker may have given it to you, and may still write to it: so both are asked.
+    const bool yours = it.shm_perm.uid == geteuid() && it.shm_perm.cuid == geteuid();
+    if (!yours || it.shm_segsz < kBytes)
         errx(1, "%s is not a segment of yours with %zu bytes", name, kBytes);
     void* address = shmat(id, nullptr, SHM_RDONLY);
     if (address == reinterpret_cast<void*>(-1)) err(1, "shmat(%s)", name);
