@@ -3,8 +3,8 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include <chrono>
-#include <filesystem>
+#include <algorithm>
+#include <iterator>
 #include <regex>
 #include <sstream>
 
@@ -47,8 +47,7 @@ bool enters(const Event& event, int number, uint64_t call) {
     return event.what == Event::enters && event.who->number == number && event.who->call == call;
 }
 
-const std::string kItems =
-    "There is 3 item in the shm\n1: Nellson\n2: Daisy\n3: Robbie\n";
+const std::string kItems = "There is 3 item in the shm\n1: Nellson\n2: Daisy\n3: Robbie\n";
 
 }  // namespace
 
@@ -75,9 +74,10 @@ TEST_CASE("tracer: the calls of parent and child, in order and told apart", "[tr
     });
     INFO(parent << "\n" << child);
     CHECK(path == "/dev/shm" + name);
-    CHECK(std::regex_search(parent, std::regex("rt_sigprocmask openat unlink(at)? ftruncate fallocate "
-                                               "mmap close rt_sigprocmask getpid clone3? .*wait4 .*"
-                                               "munmap .*write ")));
+    CHECK(std::regex_search(parent,
+                            std::regex("rt_sigprocmask openat unlink(at)? ftruncate fallocate "
+                                       "mmap close rt_sigprocmask getpid clone3? .*wait4 .*"
+                                       "munmap .*write ")));
     CHECK(std::regex_search(child, std::regex("prctl getppid getpid .*write ")));
     CHECK(begun == 1);
     CHECK(it.tracer.tracees.size() == 2);
@@ -246,4 +246,447 @@ TEST_CASE("tracer: what cannot be executed, exec and threads", "[trace]") {
     twice.go([&](const Event& event) { executed += event.what == Event::executes; });
     CHECK(executed == 3);
     CHECK(twice.tracer.tracees.size() == 1);
+}
+
+// What a student may hand in: makes an object, never removes it, and its child polls.
+static const char* kStudent = R"(
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+struct Shared { int ready; char text[40]; };
+int main(int argc, char** argv) {
+    int fd = shm_open(argv[1], O_CREAT | O_RDWR, 0666);
+    ftruncate(fd, 1 << 20);
+    Shared* it = (Shared*)mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (fork() == 0) {
+        while (*(volatile int*)&it->ready == 0) usleep(1000);
+        printf("%s\n", it->text);
+        return 0;
+    }
+    strcpy(it->text, "hello");
+    it->ready = 1;
+    wait(NULL);
+    return 7;
+}
+)";
+
+// One that waits for a second at most, and is never woken in time.
+static const char* kDeadline = R"(
+#include <semaphore.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+int main() {
+    sem_t* it = (sem_t*)mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    sem_init(it, 1, 0);
+    if (fork() == 0) {
+        timespec end;
+        clock_gettime(CLOCK_REALTIME, &end);
+        const long asked = ++end.tv_sec;
+        const int result = sem_timedwait(it, &end);
+        printf("%d %ld\n", result, end.tv_sec - asked);
+        return 0;
+    }
+    usleep(100);
+    sem_post(it);
+    wait(NULL);
+}
+)";
+
+// Compiles it and says where it is; "" without a compiler.
+static std::string built(const Scratch& scratch, const std::string& source,
+                         const std::string& flags = "") {
+    const std::string path = scratch.path + "/student";
+    put(path + ".cc", source);
+    const char* compiler = getenv("CXX");
+    const Result result = shell(std::string(compiler ? compiler : "c++") + " -std=c++17 -w " +
+                                flags + " -o " + path + " " + path + ".cc -lrt -pthread");
+    return result.status == 0 ? path : "";
+}
+
+// What od -c shows for bytes in quotes, as explain writes them.
+static bool od_shows(const std::string& od, const std::string& told) {
+    std::string bytes;  // each as od has it, in its four columns
+    std::istringstream lines(od);
+    for (std::string line; std::getline(lines, line);)
+        if (line.size() > 7) bytes += line.substr(7);
+    size_t at = 0;
+    for (size_t i = 0; i < told.size(); ++i) {
+        std::string one = told[i] == '\\' ? told.substr(i + 1, 3) : told.substr(i, 1);
+        if (told[i] == '\\') i += 3;
+        if (one == "000") one = "\\0";
+        at = bytes.find(std::string(4 - one.size(), ' ') + one, at);
+        if (at == std::string::npos) return false;
+        at += 4;
+    }
+    return true;
+}
+
+// Whether a command shows what was told above it: "" or what is wrong.
+static std::string wrong(const std::string& told, const std::string& command) {
+    const Result shown = shell(command);
+    const auto size = [&] {  // the fifth column of ls -l, the sixth of ls -ls
+        std::istringstream words(shown.out);
+        std::vector<std::string> all{std::istream_iterator<std::string>(words), {}};
+        const size_t at = has(command, "ls -ls") ? 5 : 4;
+        return all.size() > at ? all[at] : "";
+    };
+    const auto lines = std::count(shown.out.begin(), shown.out.end(), '\n');
+    bool right = false;
+    std::smatch found;
+    if (has(told, "a new file of 0 bytes"))
+        right = size() == "0";
+    else if (has(told, "File exists"))
+        right = shown.status == 0;
+    else if (std::regex_search(told, found, std::regex("a file of (\\d+) bytes")))
+        right = size() == found[1];
+    else if (has(told, "descriptor 3 keeps"))
+        right = has(shown.out, " (deleted)");
+    else if (std::regex_search(told, found, std::regex("ftruncate\\(3, (\\d+)\\)")))
+        right = size() == found[1] && (has(command, "/tmp/shm-test") || shown.out[0] == '0');
+    else if (has(told, "fallocate("))
+        right = size() == "100" && shown.out[0] != '0';
+    else if (has(told, "mmap("))
+        right = lines == 1 && has(shown.out, has(told, "rw-s") ? " rw-s " : " r--s ");
+    else if (has(told, "close(3)"))
+        right = has(shown.out, "2\n") && !has(shown.out, "3\n");
+    else if (has(told, "stored, ")) {
+        right = shown.status == 0;
+        const std::regex quoted("\"((?:[^\"\\\\]|\\\\[0-7]{3})*)\"");
+        std::string text = told;
+        for (; right && std::regex_search(text, found, quoted); text = found.suffix())
+            right = od_shows(shown.out, found[1]);
+    } else if (has(told, "fork()"))
+        right =
+            has(command, "ipcs") ? has(shown.out, " 2 ") : lines == 2 && has(shown.out, " rw-s ");
+    else if (has(told, "waits in"))
+        right = has(shown.out, "S (sleeping)");
+    else if (has(told, "shmget("))
+        right = lines == 2 && has(shown.out, " 100 ") && has(shown.out, " 0 ");
+    else if (has(told, "shmat("))
+        right = lines == 2 && has(shown.out, " 1 ");
+    else if (has(told, "IPC_RMID"))
+        right = lines == 2 && has(shown.out, "0x00000000 ") && has(shown.out, " dest");
+    else if (has(told, "has freed it"))
+        right = has(shown.out + shown.err, "not found");
+    else if (has(told, "munmap(") || has(told, "unlink("))
+        right = has(shown.out, "gone");
+    return right ? "" : told + "$ " + command + "\n" + shown.out + shown.err;
+}
+
+struct Steps {
+    std::vector<std::string> commands, wrong;
+    std::string rest;  // what was told after the last command
+    Result result;
+};
+
+// Steps through a program and types each command where explain waits, and those at the end.
+static Steps step_through(const Words& words) {
+    Steps steps;
+    std::string line = "\"$@\"; echo \"    $ END $?\" >&2";
+    Words all = {"sh", "-c", line, "sh"};
+    all.insert(all.end(), words.begin(), words.end());
+    Program it(all, "", {{"ASAN_OPTIONS", "detect_leaks=0"}});
+    const std::string mark = "    $ ";
+    for (size_t from = 0, at, end;;) {
+        it.await_err(mark);
+        const std::string& err = it.await_err("\n");
+        at = err.find("\n" + mark, from);
+        if (at == std::string::npos)
+            at = err.find(mark, from);
+        else
+            ++at;
+        end = err.find('\n', at);
+        const std::string told = err.substr(from, at - from),
+                          command = err.substr(at + mark.size(), end - at - mark.size());
+        from = end + 1;
+        if (command.compare(0, 4, "END ") == 0) {
+            steps.rest = told;
+            steps.result = it.finish();
+            steps.result.status = std::stoi(command.substr(4));
+            return steps;
+        }
+        steps.commands.push_back(command);
+        const std::string is = has(told, "stays behind: ")
+                                   ? (shell(command).status == 0 ? "" : told + command)
+                                   : wrong(told, command);
+        if (!is.empty()) steps.wrong.push_back(is);
+        if (!has(told, "stays behind: ")) it.write("\n");
+    }
+}
+
+static void check_steps(const Steps& steps, const std::string& out, int status, size_t least) {
+    for (const std::string& it : steps.wrong) FAIL_CHECK(it);
+    INFO(steps.result.err);
+    CHECK(std::regex_replace(steps.result.out, std::regex("\\b\\d{2,}\\b|(Child|Parent) \\d+"),
+                             "$1 N") == out);
+    CHECK(steps.result.status == status);
+    CHECK(steps.commands.size() >= least);
+}
+
+const std::string kExchange = "Child N: start\n" + kItems + "Parent N get child status:0\n";
+
+TEST_CASE("explain --step: each command shows what is told", "[explain]") {
+    Scratch scratch;
+    const std::vector<std::pair<Words, size_t>> programs = {
+        {{shm_posix(), "--name", "/" + unique()}, 12},
+        {{map_posix(), "--name", scratch.path + "/file.shm"}, 12},
+        {{shm_v(), "--name", unique_key()}, 9}};
+    for (const auto& [words, least] : programs) {
+        Words all = {explain(), "--step"};
+        all.insert(all.end(), words.begin(), words.end());
+        INFO(words[0]);
+        check_steps(step_through(all), kExchange, 0, least);
+    }
+}
+
+TEST_CASE("explain --step: what stays behind, and the command that removes it", "[explain]") {
+    Scratch scratch;
+    const std::string name = "/" + unique(), file = scratch.path + "/it's $HOME",
+                      key = unique_key();
+    for (const Words& words :
+         {Words{shm_posix(), "write", "--name", name}, Words{map_posix(), "write", "--name", file},
+          Words{shm_v(), "write", "--name", key}}) {
+        Words all = {explain(), "--step"};
+        all.insert(all.end(), words.begin(), words.end());
+        const Steps steps = step_through(all);
+        check_steps(steps, "", 0, 4);
+        CHECK(has(steps.result.err, "stays behind: "));
+    }
+    CHECK(!exists("/dev/shm" + name));
+    CHECK(!exists(file));
+    CHECK(leftovers().empty());
+    // One that is there already, of which nothing is made and so nothing stays.
+    REQUIRE(run({shm_posix(), "write", "--name", name}).status == 0);
+    const Steps taken = step_through({explain(), "--step", shm_posix(), "write", "--name", name});
+    CHECK(taken.result.status == 1);
+    CHECK(taken.wrong.empty());
+    CHECK(!has(taken.result.err, "stays behind"));
+    const Steps read = step_through({explain(), "--step", shm_posix(), "read", "--name", name});
+    check_steps(read, kItems, 0, 2);
+    CHECK(!has(read.result.err, "stored"));
+    REQUIRE(shell("rm /dev/shm" + name).status == 0);
+}
+
+TEST_CASE("explain --step: a student's program, also a static one", "[explain]") {
+    for (const std::string flags : {"", "-static"}) {
+        Scratch scratch;
+        const std::string path = built(scratch, kStudent, flags), name = "/" + unique();
+        if (path.empty()) SKIP_BECAUSE("cannot build a program here " + flags);
+        const Steps steps = step_through({explain(), "--step", path, name});
+        INFO(flags);
+        check_steps(steps, "hello\n", 7, 7);
+        CHECK(has(steps.result.err, "told once"));
+        CHECK(has(steps.result.err, "\"hello\""));
+        CHECK(has(steps.result.err, "$ rm /dev/shm" + name));
+        CHECK(!exists("/dev/shm" + name));
+    }
+}
+
+TEST_CASE("explain: an ordinary user, in namespaces", "[explain]") {
+    const Words user = {"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"};
+    const Words none, here = {"unshare", "-Urp", "--fork"},
+                      proc = {"unshare", "-Urp", "--fork", "--mount-proc"};
+    int tried = 0;
+    Scratch scratch;  // the collection may lie where that user cannot go
+    REQUIRE(shell("chmod 755 " + scratch.path + " && cp " + explain() + " " + shm_posix() + " " +
+                  shm_v() + " " + scratch.path)
+                .status == 0);
+    for (const Words& first :
+         geteuid() == 0 ? std::vector<Words>{none, user} : std::vector<Words>{none})
+        for (const Words& space : {none, here, proc}) {
+            Words all = first;
+            all.insert(all.end(), space.begin(), space.end());
+            Words probe = all;
+            probe.push_back("true");
+            if (run(probe).status != 0) {
+                skip("refused here: " + (space.empty() ? first[0] : space.back()));
+                continue;
+            }
+            ++tried;
+            Words posix = all, segment = all;
+            for (const std::string& word : {scratch.path + "/explain", std::string("--step")}) {
+                posix.push_back(word);
+                segment.push_back(word);
+            }
+            for (const std::string& word :
+                 {scratch.path + "/shm_posix", std::string("--name"), "/" + unique()})
+                posix.push_back(word);
+            for (const std::string& word :
+                 {scratch.path + "/shm_v", std::string("--name"), unique_key()})
+                segment.push_back(word);
+            const bool foreign = space == here;
+            // With a /proc of its own the numbers are those in there: a second terminal would be
+            // there, too. We are not, so there we only look at what is told.
+            if (space == proc) {
+                const Result result = run(posix, std::string(60, '\n'));
+                CHECK(result.status == 0);
+                CHECK(has(result.err, "/maps"));
+                CHECK(!has(result.err, "/proc is of another"));
+                continue;
+            }
+            const Steps steps = step_through(posix);
+            check_steps(steps, kExchange, 0, 12);
+            CHECK(has(steps.result.err, "/proc is of another PID namespace") == foreign);
+            check_steps(step_through(segment), kExchange, 0, 9);
+        }
+    CHECK(tried > 0);
+}
+
+TEST_CASE("explain: what is told of an exchange, word for word", "[explain]") {
+    const std::string name = "/" + unique();
+    const Result result = run({explain(), shm_posix(), "--name", name});
+    std::string told = std::regex_replace(result.err, std::regex(name), "/tmp");
+    told = std::regex_replace(told, std::regex("0x[0-9a-f]+"), "ADDRESS");
+    told = std::regex_replace(told, std::regex("skip=\\d+"), "skip=ADDRESS");
+    std::smatch pids;
+    REQUIRE(std::regex_search(told, pids, std::regex("parent (\\d+): fork\\(\\) = (\\d+)")));
+    const std::string parent = pids[1], child = pids[2];
+    told = std::regex_replace(told, std::regex("\\b" + parent + "\\b"), "P");
+    told = std::regex_replace(told, std::regex("\\b" + child + "\\b"), "C");
+    const std::string end = "what sem_post does: wakes one that sleeps there, if any\n";
+    REQUIRE(has(told, end));
+    const std::string begin =
+        R"(program P: open("/dev/shm/tmp", O_RDWR|O_CREAT|O_EXCL|O_NOFOLLOW|O_CLOEXEC, 0600) = 3
+    what shm_open does: a new file of 0 bytes on the tmpfs /dev/shm
+    $ ls -l /dev/shm/tmp
+program P: unlink("/dev/shm/tmp") = 0
+    what shm_unlink does: the name is gone; descriptor 3 keeps the object
+    $ ls -l /proc/P/fd/3
+program P: ftruncate(3, 100) = 0
+    its size; the pages get memory when they are touched
+    $ ls -lsL /proc/P/fd/3
+program P: fallocate(3, 0, 0, 100) = 0
+    what posix_fallocate does: all pages have memory now, or it is ENOSPC
+    $ ls -lsL /proc/P/fd/3
+program P: mmap(NULL, 100, PROT_READ|PROT_WRITE, MAP_SHARED, 3, 0) = ADDRESS
+    memory now: /dev/shm/tmp; rw-s: shared, stores reach all who map it
+    $ grep -F /dev/shm/tmp /proc/P/maps
+program P: close(3) = 0
+    the mapping keeps the object; the descriptor has done its work
+    $ ls /proc/P/fd
+program P: stored, without a system call, in /dev/shm/tmp:
+    byte 64 "\200"
+    $ dd if=/proc/P/mem bs=1 skip=ADDRESS count=1 status=none | od -A d -c
+parent P: fork() = C
+    child C has the same mappings: both see the same bytes
+    $ grep -F /dev/shm/tmp /proc/P/maps /proc/C/maps
+child C: stored, without a system call, in /dev/shm/tmp:
+    byte 60 "\001"
+    $ dd if=/proc/C/mem bs=1 skip=ADDRESS count=1 status=none | od -A d -c
+child C: waits in futex(byte 56 of /dev/shm/tmp, FUTEX_WAIT)
+    what sem_wait does: it sleeps until somebody wakes it
+    $ grep State /proc/C/status
+parent P: stored, without a system call, in /dev/shm/tmp:
+    bytes 0-4 "NDR2\003", 8-14 "Nellson", 24-28 "Daisy", 40-45 "Robbie", 56 "\001"
+    $ dd if=/proc/P/mem bs=1 skip=ADDRESS count=57 status=none | od -A d -c
+parent P: futex(byte 56 of /dev/shm/tmp, FUTEX_WAKE)
+    )";
+    CHECK(told.substr(0, told.find(end)) == begin);
+    for (const char* later :
+         {"child C: exit(0)\n    its mapping of /dev/shm/tmp has ended with it\n",
+          "parent P: munmap(/dev/shm/tmp) = 0\n", "parent P: exit(0)\n"})
+        CHECK(has(told, later));
+    std::istringstream lines(told);
+    for (std::string line; std::getline(lines, line);) CHECK(line.size() < 100);
+    CHECK(result.status == 0);
+}
+
+TEST_CASE("explain: exit status, usage, output", "[explain]") {
+    CHECK(run({explain(), "sh", "-c", "echo out; exit 7"}).status == 7);
+    CHECK(run({explain(), "sh", "-c", "kill -TERM $$"}).status == 128 + SIGTERM);
+    CHECK(run({explain(), "sh", "-c", "kill -KILL $$"}).status == 128 + SIGKILL);
+    CHECK(run({explain(), "/nowhere/program"}).status == 127);
+    CHECK(run({explain()}).status == 2);
+    CHECK(run({explain(), "--steps", "true"}).status == 2);
+    CHECK(run({explain(), "--step"}).status == 2);
+    const Result help = run({explain(), "--help"});
+    CHECK(help.status == 0);
+    CHECK(help.out.find("usage: docs/explain [--step] PROGRAM [ARGUMENTS...]\n") == 0);
+    CHECK(help.err.empty());
+    const Result quiet = run({explain(), "sh", "-c", "cat"}, "through\n");
+    CHECK(quiet.out == "through\n");
+    CHECK(!has(quiet.err, "$ "));
+}
+
+TEST_CASE("explain: signals reach the program", "[explain]") {
+    for (const std::string signal : {"HUP", "INT", "QUIT", "TERM", "USR1", "USR2"}) {
+        Program it({explain(), "sh", "-c",
+                    "trap 'echo got " + signal + "; exit 3' " + signal +
+                        "; echo ready; while :; do sleep 0.01; done"});
+        it.await_out("ready\n");
+        REQUIRE(shell("kill -" + signal + " " + std::to_string(it.pid())).status == 0);
+        it.await_out("got " + signal + "\n");
+        CHECK(it.finish().status == 3);
+    }
+}
+
+TEST_CASE("explain --step: a signal while it waits for Enter resumes all", "[explain]") {
+    const std::string name = "/" + unique();
+    Program it({explain(), "--step", shm_posix(), "--name", name});
+    while (!has(it.await_err("    $ "), "FUTEX_WAIT")) it.write("\n");
+    REQUIRE(kill(it.pid(), SIGINT) == 0);  // not from a terminal: the program gets it, too
+    const Result result = it.finish();
+    CHECK(result.status == 128 + SIGINT);
+    CHECK(has(result.err, "gets a signal: Interrupt"));
+    CHECK(!exists("/dev/shm" + name));
+
+    // As a terminal does it: to all. The program ignores it here, and runs to its end.
+    Program all(
+        {"setsid", "-w", "script", "-qefc",
+         explain() + " --step sh -c \"trap '' INT; exec " + shm_posix() + " --name " + name + "\"",
+         "/dev/null"});
+    all.await_out("Enter goes on here)");
+    all.write("\x03");
+    const Result after = all.finish();
+    INFO(after.out);
+    CHECK(after.status == 0);
+    CHECK(has(after.out, "3: Robbie"));
+    CHECK(has(after.out, "exit(0)"));
+}
+
+TEST_CASE("explain --step: the end of stdin is Enter; deadlines wait", "[explain]") {
+    const Result result = run({explain(), "--step", shm_posix(), "--name", "/" + unique()});
+    CHECK(result.status == 0);
+    CHECK(has(result.err, "its deadline gets an hour more"));
+
+    Scratch scratch;
+    const std::string path = built(scratch, kDeadline);
+    if (path.empty()) SKIP_BECAUSE("there is no compiler");
+    Program it({explain(), "--step", path});
+    for (int i = 0; i < 40 && !has(it.await_err("    $ "), "deadline"); ++i) it.write("\n");
+    usleep(1200 * 1000);  // longer than the program would wait
+    for (int i = 0; i < 40; ++i) it.write("\n");
+    const Result waited = it.finish();
+    INFO(waited.err);
+    CHECK(waited.out == "0 0\n");  // woken, and its deadline is what it was
+}
+
+TEST_CASE("explain: a stopped program stays stopped", "[explain]") {
+    Program it({explain(), "sh", "-c", "echo $$; kill -STOP $$; echo on"});
+    const std::string pid = it.await_out("\n");
+    it.await_err("stopped, until SIGCONT\n");
+    usleep(300 * 1000);
+    REQUIRE(shell("kill -CONT " + pid).status == 0);
+    it.await_err("continues\n");
+    const Result result = it.finish();
+    CHECK(result.out == pid + "on\n");
+    CHECK(result.status == 0);
+}
+
+TEST_CASE("explain: looking at an object gives it no memory", "[explain]") {
+    Scratch scratch;
+    const std::string path = built(scratch, kStudent), name = "/" + unique();
+    if (path.empty()) SKIP_BECAUSE("there is no compiler");
+    CHECK(run({explain(), path, name}).status == 7);
+    struct stat it = {};
+    CHECK(stat(("/dev/shm" + name).c_str(), &it) == 0);
+    CHECK(it.st_size == 1 << 20);
+    CHECK(it.st_blocks * 512 == sysconf(_SC_PAGESIZE));
+    CHECK(unlink(("/dev/shm" + name).c_str()) == 0);
 }

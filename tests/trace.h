@@ -137,6 +137,11 @@ class Tracer {
         pthread_sigmask(SIG_BLOCK, &child, &before);
         Event event;
         for (;;) {
+            if (!ends_.empty()) {
+                event = ends_.front();
+                ends_.pop_front();
+                break;
+            }
             event = look();
             const long left = end - now();
             if (event.what != Event::nothing || left <= 0) break;
@@ -173,9 +178,10 @@ class Tracer {
     // When it enters a call: that is not executed, and returns `result` (-ENOMEM: fails). When it
     // returns: it returns that instead. False where we cannot.
     bool answer(Tracee* who, int64_t result) {
+        if (!set(who, who->in_call ? -1 : result)) return false;
         who->answered = who->in_call;
         who->answer = who->result = result;
-        return set(who, who->in_call ? -1 : result);
+        return true;
     }
 
     // Sends a signal, SIGKILL for one, to a process or to its process group. Not to the group that
@@ -222,8 +228,11 @@ class Tracer {
                     return true;
             return false;
         };
-        while (runs() && now() < end)
-            if (look().what == Event::nothing) usleep(200);
+        while (runs() && now() < end) {
+            const Event event = look();
+            if (event.what == Event::nothing) usleep(200);
+            if (event.what == Event::ended) ends_.push_back(event);
+        }
         for (const Tracee& it : tracees)
             if (!it.ended) kill(it.pid, SIGKILL);
     }
@@ -362,6 +371,7 @@ class Tracer {
     bool executed_ = false;
     long deadline_;
     size_t turn_ = 0;
+    std::deque<Event> ends_;  // that kill_all() saw
 };
 
 // The name of a call of this architecture; "syscall 123" for those that our programs do not use.
