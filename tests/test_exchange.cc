@@ -194,6 +194,21 @@ TEST_CASE("an object of another user: untouched, unread, and --name helps", "[pl
         CHECK(shell("rm " + (object.path[1] == 'd' ? "/dev/shm" + hint : hint)).status == 0);
 }
 
+TEST_CASE("a segment that another user made and gave away is refused", "[planted]") {
+    if (geteuid() != 0) SKIP_BECAUSE("only root can make a segment as another user");
+    Object object("shm_v");
+    // Items as they should be, but their maker may still write to them.
+    Scratch scratch;
+    const std::string copy = scratch.path + "/" + object.self;
+    std::filesystem::copy(object.program, copy);
+    chmod(scratch.path.c_str(), 0755);
+    REQUIRE(run(kNobody + Words{copy, "write", "--name", object.name}).status == 0);
+    object.give_to(0);
+    const Result read = object.run("read");
+    check_error(read, object);
+    CHECK(has(read.err, " is not a segment of yours with 100 bytes\n"));
+}
+
 TEST_CASE("two at once: one wins, the other says so, 200 times", "[exchange]") {
     Object object(any_mechanism());
     for (int i = 0; i < 200; ++i) {
