@@ -5,6 +5,8 @@
 #include <sys/shm.h>
 #include <sys/stat.h>
 
+#include <fstream>
+
 #include "support.h"
 
 constexpr char kItemLines[] = "There is 3 item in the shm\n1: Nellson\n2: Daisy\n3: Robbie\n";
@@ -60,6 +62,18 @@ class Object {
         void* address = shmat(made, nullptr, 0);
         bytes.copy(static_cast<char*>(address), bytes.size());
         shmdt(address);
+    }
+
+    // Bytes of one that is there change.
+    void overwrite(size_t at, const std::string& bytes) const {
+        if (sysv) {
+            char* address = static_cast<char*>(shmat(id(), nullptr, 0));
+            bytes.copy(address + at, bytes.size());
+            shmdt(address);
+            return;
+        }
+        std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+        file.seekp(static_cast<std::streamoff>(at)) << bytes;
     }
 
     void give_to(uid_t user) const {

@@ -11,6 +11,7 @@
 
 #include <filesystem>
 #include <random>
+#include <sstream>
 
 #include "exchange_object.h"
 #include "traced.h"
@@ -47,6 +48,15 @@ Words operator+(Words words, const Words& more) {
 // A field of /proc/PID/status.
 std::string field(pid_t pid, const std::string& key) {
     return after(contents("/proc/" + std::to_string(pid) + "/status"), key + ":\t");
+}
+
+// Where a process has the object mapped; 0 if it has not.
+uint64_t mapping(pid_t pid, const Object& object) {
+    std::istringstream lines(contents("/proc/" + std::to_string(pid) + "/maps"));
+    for (std::string line; std::getline(lines, line);)
+        if (has(line, object.sysv ? "/SYSV" + object.name.substr(2) : object.path))
+            return std::stoull(line, nullptr, 16);
+    return 0;
 }
 
 }  // namespace
@@ -588,6 +598,73 @@ TEST_CASE("a file that others cut short while it is mapped ends the program by S
     running.tracer.go_on(forked.who);
     CHECK(running.finish().status == 128 + SIGBUS);
     CHECK_FALSE(object.there());
+}
+
+TEST_CASE("no space left: an error instead of SIGBUS, and nothing stays", "[failure]") {
+    Object object(a_posix_mechanism());
+    const std::string verb = GENERATE("exchange", "write");
+    Scratch scratch;
+    const std::string place = object.path[1] == 'd' ? "/dev/shm" : scratch.path;
+    const std::string name = object.path[1] == 'd' ? object.name : place + "/object";
+    const std::string full = "mount -t tmpfs -o size=4k full " + place +
+                             " && head -c 4096 /dev/zero >" + place + "/filler";
+    if (run({"unshare", "-Urm", "sh", "-c", full}).status != 0) SKIP_BECAUSE("no namespaces here");
+    const Result result = run({"unshare", "-Urm", "sh", "-c",
+                               full + "; " + object.program + " " + verb + " --name " + name +
+                                   "; s=$?; ls -A " + place + "; exit $s"});
+    CHECK(result.out == "filler\n");
+    CHECK(result.err == object.self + ": posix_fallocate(" + name + "): No space left on device\n");
+    CHECK(result.status == 1);
+}
+
+TEST_CASE("bytes that change while they are printed are checked and printed from a copy",
+          "[read][planted]") {
+    Object object(any_mechanism());
+    if (shell("command -v stdbuf").status != 0) SKIP_BECAUSE("stdbuf is not installed");
+    if (has(shell("nm -D " + object.program).out, "__asan"))
+        SKIP_BECAUSE("a sanitizer is built in: stdbuf's library would come before it");
+    REQUIRE(object.run("write").status == 0);
+    // Each line is a call now, so that it can be held between two.
+    Traced reading(Words{"stdbuf", "-o0"} + object.words("read"));
+    const Event first = reading.until_call(0, SYS_write);
+    const std::string looks = object.looks();
+    object.overwrite(4, std::string(52, '\x7f'));
+    REQUIRE(object.looks() != looks);
+    reading.tracer.go_on(first.who);
+    const Result result = reading.finish();
+    CHECK(result.out == kItemLines);
+    CHECK(result.status == 0);
+}
+
+TEST_CASE("what each process has: the mapping and no descriptor, and at the end not even that",
+          "[exchange]") {
+    Object object(any_mechanism());
+    Traced running(object.words("exchange"));
+    const Event forked = running.until_fork();
+    for (const Tracee* it : {forked.who, forked.child}) {
+        const std::string here = "/proc/" + std::to_string(it->pid);
+        CHECK_FALSE(has(shell("ls -l " + here + "/fd").out, object.path));
+        CHECK(mapping(it->pid, object) != 0);
+    }
+    running.tracer.go_on(forked.who);
+    const Event last = running.until_call(0, SYS_write);
+    CHECK(mapping(last.who->pid, object) == 0);
+    running.tracer.go_on(last.who);
+    CHECK(running.finish().status == 0);
+}
+
+TEST_CASE("a semaphore that somebody has raised too often", "[failure]") {
+    Object object(any_mechanism());
+    Traced running(object.words("exchange"));
+    const Event forked = running.until_fork();
+    const uint64_t items = mapping(forked.who->pid, object);
+    // SEM_VALUE_MAX where glibc has the value [sem_post(3): EOVERFLOW].
+    REQUIRE(running.tracer.set_memory(forked.who, items + 56, std::string("\xff\xff\xff\x7f", 4)));
+    running.tracer.go_on(forked.who);
+    CHECK(running.ends_within(0, 2000));
+    const Result result = running.finish();
+    CHECK(result.status == 1);
+    CHECK(has(result.err, object.self + ": sem_post(ready): Value too large"));
 }
 
 TEST_CASE("the mode does not depend on the umask", "[write]") {

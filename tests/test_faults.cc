@@ -482,6 +482,27 @@ TEST_CASE("too little memory for it, from none to enough", "[faults]") {
     CHECK(right > 0);
 }
 
+TEST_CASE("what could not be removed after a failure is said, too", "[faults]") {
+    Object object(any_mechanism());
+    Traced running(object.words("write"));
+    bool made = false;
+    Event event;
+    while ((event = running.tracer.next()).what != Event::over) {
+        if (event.what == Event::returns) made = made || object.there();
+        if (event.what == Event::enters && made) {
+            const bool removing = removes({event.who->call, {0, event.who->argument[1]}});
+            if (removing) running.tracer.answer(event.who, -EACCES);
+            if (event.who->call == SYS_ftruncate || event.who->call == SYS_shmat)
+                running.tracer.answer(event.who, -ENOMEM);
+        }
+        running.tracer.go_on(event.who);
+    }
+    CHECK(running.status() == 1);
+    CHECK(has(running.err(), "): Cannot allocate memory\n"));
+    CHECK(has(running.err(),
+              object.sysv ? ", IPC_RMID): Permission" : "unlink(" + object.name + "): Permission"));
+}
+
 TEST_CASE("the sweep finds what is wrong, and nothing where all is right", "[faults]") {
     Scratch scratch;
     Object object("shm_posix");
