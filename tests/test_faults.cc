@@ -335,6 +335,8 @@ void Sweep::judge(const Fault& fault, const Outcome& it) {
     const size_t at = static_cast<size_t>(std::max(fault.at, 1));
     const auto& calls = it.calls[fault.process];
     const Call reached = at <= calls.size() ? calls[at - 1] : Call{};
+    if (fault.kind != Fault::nothing && reached.call != call(fault.process, fault.at).call)
+        failure("never came to it", fault, it);
     if (it.late) failure("no end", fault, it);
     if (it.left) failure("a process left", fault, it);
     const bool killed = fault.kind == Fault::killed || fault.kind == Fault::killed_after;
