@@ -205,7 +205,7 @@ class Sweep {
 
     int runs = 0, failures = 0;
     bool strict = false;  // no failed call may go unsaid
-    int enough = 20;      // failures, after which the rest is not tried
+    int enough = 5;      // failures, after which the rest is not tried
     std::map<std::string, int> kinds;
     std::set<std::string> killed_at;
     std::string lines;  // of the failures
