@@ -205,7 +205,7 @@ class Sweep {
 
     int runs = 0, failures = 0;
     bool strict = false;  // no failed call may go unsaid
-    int enough = 5;      // failures, after which the rest is not tried
+    int enough = 5;       // failures, after which the rest is not tried
     std::map<std::string, int> kinds;
     std::set<std::string> killed_at;
     std::string lines;  // of the failures
@@ -376,6 +376,8 @@ void Sweep::judge(const Fault& fault, const Outcome& it) {
     }
     if (strict && main && (fault.kind == Fault::fails || fault.kind == Fault::keeps_failing)) {
         if (it.status == 0 && !can_do_without(reached, fault.number)) failure("ignored", fault, it);
+        if (it.status != 0 && reached.call == SYS_futex && fault.number != ETIMEDOUT)
+            failure("waits no longer", fault, it);  // EINTR and EAGAIN say: look again
         if (it.status != 0 && !has(it.err, std::string("): ") + strerror(fault.number) + "\n"))
             failure("another reason", fault, it);
     }
