@@ -4,9 +4,10 @@ CXXFLAGS ?= -O2 -g -Wall -Wextra -Wpedantic -Wshadow
 COMPILE = $(CXX) -std=c++17 $(CPPFLAGS) $(CXXFLAGS)
 
 EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
-PROGRAMS = $(EXCHANGE) shm_posix/packets/producer_consumer map_posix/config/shared_config docs/hold docs/failures docs/explain
+PROGRAMS = $(EXCHANGE) shm_posix/packets/producer_consumer map_posix/config/shared_config \
+	docs/explain docs/hold docs/failures
 PERF_SOURCES = $(wildcard perf/*.cc)
-TESTS = $(patsubst %.cc,%.o,$(filter-out tests/failing_call.cc,$(wildcard tests/*.cc)))
+TESTS = $(patsubst %.cc,%.o,$(wildcard tests/*.cc))
 
 all: $(PROGRAMS) perf/perf
 
@@ -15,9 +16,8 @@ $(PROGRAMS): %: %.cc $(wildcard common/*.h)
 
 shm_posix/packets/producer_consumer tests/test_packets.o: $(wildcard shm_posix/packets/*.h)
 map_posix/config/shared_config tests/test_config.o: $(wildcard map_posix/config/*.h)
-tests/test_config.o: tests/trace.h
 tests/test_perf.o: perf/statistics.h
-docs/explain tests/test_explain.o tests/test_docs_programs.o: tests/trace.h
+docs/explain: tests/trace.h
 
 perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/packets/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $(PERF_SOURCES) $(LDLIBS) -lrt
@@ -37,17 +37,14 @@ CATCH2 = $(shell printf '%s\n' '$(HASH)if __has_include(<catch2/catch_all.hpp>)'
 	'$(HASH)elif __has_include(<catch2/catch.hpp>)' 2 '$(HASH)endif' | \
 	$(CXX) -std=c++17 $(CPPFLAGS) -E -P -x c++ - | tr -d '\n')
 
-test: all tests/run tests/failing_call.so
+test: all tests/run
 	tests/run $(TEST)
 
 tests/run: $(TESTS)
 	$(COMPILE) $(LDFLAGS) -o $@ $(TESTS) $(LDLIBS) $(if $(filter 3,$(CATCH2)),-lCatch2) -lrt
 
-$(TESTS): %.o: %.cc tests/support.h | catch2
+$(TESTS): %.o: %.cc $(wildcard tests/*.h) | catch2
 	$(COMPILE) -c -o $@ $<
-
-tests/failing_call.so: tests/failing_call.cc
-	$(COMPILE) -shared -fPIC -o $@ $< -ldl
 
 catch2: | $(filter deps,$(MAKECMDGOALS))
 	@[ -n "$(CATCH2)" ] || { echo "The tests need Catch2. Type: make deps"; exit 1; }
@@ -64,7 +61,7 @@ deps:
 	else echo "Install Catch2: knows only apt-get, dnf, pacman, zypper."; exit 1; fi
 
 clean:
-	rm -f $(PROGRAMS) perf/perf $(TESTS) tests/run tests/failing_call.so
+	rm -f $(PROGRAMS) perf/perf $(TESTS) tests/run
 
 help:
 	@echo 'make         build the programs'
