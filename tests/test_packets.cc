@@ -51,6 +51,16 @@ bool has_left(const std::string& pid) {
     return true;
 }
 
+// What follows the name of the object, of which `run` has one without a name.
+std::string ring_of(pid_t pid) {
+    for (const auto& fd :
+         std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/fd")) {
+        const std::string to = std::filesystem::read_symlink(fd).string();
+        if (has(to, "/dev/shm/")) return to.substr(to.find(' ') + 1);
+    }
+    return "none";
+}
+
 // Whether a process waits for something.
 bool sleeping(const std::string& pid) { return has(contents("/proc/" + pid + "/stat"), ") S "); }
 
@@ -217,7 +227,7 @@ TEST_CASE("UDP: all that a slow client sends arrives in order", "[packets]") {
     Program server({kProgram, "--udp", "0", "--pipe"});
     Client client(server);
     std::string all;
-    for (int i = 0; i < 200; ++i) {
+    for (int i = 0; i < 60; ++i) {
         const std::string packet = std::to_string(i) + random_bytes(random_number() % 1490) + "\n";
         client.send(packet);
         server.await_out(packet);
@@ -621,7 +631,7 @@ TEST_CASE("run leaves nothing behind and hangs on nothing, whoever is killed", "
         both.await_out("at work\n");
         const std::vector<pid_t> pids = children(both.pid());
         REQUIRE(pids.size() == 1);
-        CHECK(!exists("/dev/shm/packets-" + std::to_string(both.pid())));
+        for (const pid_t pid : {both.pid(), pids[0]}) CHECK(ring_of(pid) == "(deleted)");
         kill(parent ? both.pid() : pids[0], SIGKILL);
         if (!parent) both.await_err("the child was killed: Killed\n");  // its input goes on
         CHECK(both.finish().status == (parent ? 128 + SIGKILL : 1));
@@ -904,4 +914,276 @@ TEST_CASE("a sleeper is woken by what it waits for, not by its deadline", "[pack
         }
         CHECK(SharedRing::end_of(child) == 0);
     }
+}
+
+TEST_CASE("a ring's size is computed in 64 bits, whatever size_t has", "[packets]") {
+    CHECK(ring_bytes(kMostSlots, kMostSize) == sizeof(Ring) + (uint64_t{1} << 20) * (65536 + 64));
+    CHECK(ring_bytes(1 << 16, 65500) > UINT32_MAX);
+    CHECK(sizeof(Ring) == 192);  // in every program: a 32-bit one may join a 64-bit one
+}
+
+TEST_CASE("every header, whatever its bytes, is an error or what the bytes say", "[packets]") {
+    // Three packets wait, in 8 slots of 120 bytes; the producer has left.
+    RingName name;
+    {
+        SharedRing shared(8, 120);
+        const int produced = shared.run(kProducer, [](End* producer) {
+            for (int i = 0; i < 3; ++i) {
+                memset(reserve(producer, 0)->data(), 'a' + i, 100);
+                commit(producer, static_cast<uint32_t>(100 + i));
+            }
+            ring_leave(producer);
+            return true;
+        });
+        REQUIRE(produced == 0);
+        put(name.path, std::string(static_cast<const char*>(shared.memory), shared.size));
+    }
+    const std::string good = contents(name.path);
+    const auto try_it = [&](const std::string& bytes, const Words& verb) {
+        put(name.path, bytes);
+        // What the bytes say is waiting.
+        std::string waiting;
+        uint64_t handed, handled;
+        memcpy(&handed, &bytes[offsetof(Ring, seat) + offsetof(Seat, count)], 8);
+        memcpy(&handled, &bytes[offsetof(Ring, seat) + sizeof(Seat) + offsetof(Seat, count)], 8);
+        for (uint64_t n = handled; n < handed && n < handled + 8; ++n) {
+            const size_t at = sizeof(Ring) + n % 8 * 128;
+            uint32_t length;
+            memcpy(&length, &bytes[at], 4);
+            waiting += bytes.substr(at + sizeof(Slot), length);
+        }
+        Words words = {"timeout", "-s", "INT", "1", kProgram};
+        words.insert(words.end(), verb.begin(), verb.end());
+        const Result result = run(words, "more", "/dev/shm");
+        INFO(result.err);
+        const bool refused = result.status == 1 && has(result.err, ": holds ") && result.out == "";
+        if (verb[0] == "consume") {
+            const bool died = result.status == 1 && has(result.err, "the producer died; ");
+            const bool waits = result.status == 124 && has(result.err, "nobody produces yet");
+            CHECK((refused || result.status == 0 || died || waits));
+            if (!refused) CHECK((result.out == waiting));
+        } else {
+            const bool full = result.status == 124 && has(result.err, "ring is full and nobody");
+            CHECK((refused || result.status == 0 || full));
+            if (result.status == 0) CHECK(has(result.err, "handed over 1 packets, 4 bytes"));
+        }
+        unlink(name.path.c_str());
+    };
+    const Words consume = {"consume", "--pipe", "--name", name.name};
+    const Words produce = {"produce", "--pipe", "--name", name.name};
+    for (size_t at = 0; at < sizeof(Ring); ++at)
+        for (const int change : {0x01, 0x80, 0xff, 0}) {
+            std::string bytes = good;
+            const int value = change == 0 ? 0 : bytes[at] ^ change;
+            if (change == 0 && bytes[at] == 0) continue;
+            bytes[at] = static_cast<char>(value);
+            INFO("byte " << at << " is " << value);
+            try_it(bytes, consume);
+            if (change == 0x01 || change == 0xff) try_it(bytes, produce);
+        }
+    for (int i = 0; i < 60; ++i) {
+        std::string bytes = good;
+        for (size_t at = 16; at < sizeof(Ring); ++at)
+            if (random_number() % 4 == 0) bytes[at] = static_cast<char>(random_number());
+        try_it(bytes, i % 2 ? consume : produce);
+    }
+}
+
+TEST_CASE("names in hints are words for the shell", "[packets]") {
+    const std::string name = "/" + unique() + " it's", path = "/dev/shm" + name;
+    const Result produced = run({kProgram, "produce", "--pipe", "--name", name}, "hello\n");
+    CHECK(produced.status == 0);
+    const std::string hint = "  handle them: ";
+    const size_t at = produced.err.find(hint);
+    REQUIRE(at != std::string::npos);
+    const size_t from = at + hint.size();
+    const std::string line = produced.err.substr(from, produced.err.find('\n', at) - from);
+    CHECK(shell(line + " --pipe").out == "hello\n");
+    CHECK(!exists(path));
+    put(path, "no ring");
+    const Result refused = run({kProgram, "consume", "--name", name});
+    const std::string removal = "  remove it, if nobody does: ";
+    const size_t rm = refused.err.find(removal);
+    REQUIRE(rm != std::string::npos);
+    CHECK(shell(refused.err.substr(rm + removal.size())).status == 0);
+    CHECK(!exists(path));
+}
+
+TEST_CASE("a consumer that is stopped is told of, while the ring is full and at the end",
+          "[packets]") {
+    const std::string sentence = "the consumer has handled nothing for 3 seconds: is it stopped";
+    Program full({kProgram, "--generate", "99999999"});
+    Program ended({kProgram, "--pipe"});
+    for (Program* both : {&full, &ended}) {
+        const std::string pid = std::to_string(both->pid());
+        REQUIRE(eventually(
+            [](const std::string& parent) { return children(std::stoi(parent)).size() == 1; },
+            pid));
+    }
+    ended.write("one\n");
+    ended.await_out("one\n");
+    const pid_t stopped[] = {children(full.pid()).at(0), children(ended.pid()).at(0)};
+    for (const pid_t child : stopped) kill(child, SIGSTOP);
+    ended.write("two\n");
+    ended.close_input();
+    full.await_err(sentence);
+    ended.await_err(sentence);
+    for (const pid_t child : stopped) kill(child, SIGCONT);
+    kill(full.pid(), SIGINT);
+    CHECK(full.finish().status == 128 + SIGINT);
+    const Result result = ended.finish();
+    CHECK(result.status == 0);
+    CHECK(result.out == "one\ntwo\n");
+}
+
+// Each of the two in a PID namespace of its own, where it is process 1; /dev/shm is the same.
+const Words kAlone = {"unshare", "-Urp", "--fork", "--mount-proc", "--kill-child", kProgram};
+
+Words alone(const Words& more) {
+    Words words = kAlone;
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+}
+
+TEST_CASE("process 1 of a PID namespace ends by a stop signal with its status", "[packets]") {
+    if (run(alone({"--help"})).status != 0) SKIP_BECAUSE("unshare -Urp is not allowed here");
+    for (const int number : {SIGINT, SIGTERM}) {
+        Program both(alone({"--pipe"}));
+        both.write("at work\n");
+        both.await_out("at work\n");
+        kill(children(both.pid()).at(0), number);
+        const Result result = both.finish();
+        CHECK(result.status == 128 + number);
+        CHECK(has(result.err, "handled 1 packets, 8 bytes"));
+    }
+    // The second signal, when its output is stuck.
+    RingName ring;
+    CHECK(run({kProgram, "produce", "--generate", "1000", "--name", ring.name}).status == 0);
+    Program consumer(alone({"consume", "--pipe", "--name", ring.name}));
+    consumer.await_out(std::string("\1\0\0\0\0\0\0\0", 8));
+    const std::string first = std::to_string(children(consumer.pid()).at(0));
+    REQUIRE(eventually(
+        [](const std::string& pid) {
+            kill(std::stoi(pid), SIGTERM);
+            return process_gone(pid);
+        },
+        first));
+    CHECK(consumer.finish().status == 128 + SIGTERM);
+}
+
+TEST_CASE("the two learn of each other's death across PID namespaces", "[packets]") {
+    if (run(alone({"--help"})).status != 0) SKIP_BECAUSE("unshare -Urp is not allowed here");
+    RingName ring;
+    const Words produce = alone({"produce", "--pipe", "--name", ring.name});
+    const Words consume = alone({"consume", "--pipe", "--name", ring.name});
+    Program producer(produce);
+    REQUIRE(eventually(exists, ring.path));
+    {
+        Program first(consume);
+        producer.write("one\n");
+        first.await_out("one\n");
+        // It is there, and so a second one is refused: from another namespace, too.
+        CHECK(has(run(consume).err, ": has a consumer\n"));
+        kill(children(first.pid()).at(0), SIGKILL);
+        first.finish();
+    }
+    Program second(consume);
+    producer.write("two\n");
+    second.await_out("two\n");
+    kill(children(producer.pid()).at(0), SIGKILL);
+    producer.finish();
+    const Result result = second.finish();
+    CHECK(result.status == 1);
+    CHECK(has(result.err, " died; all that it handed over is handled\n"));
+    CHECK(!exists(ring.path));
+}
+
+// Kills the two ends of a ring at random moments and starts them anew, that many times. What lies
+// beside the ring is what the outside world would know: which packets were handled.
+void kill_at_random(uint32_t slots, int kills) {
+    struct Outside {
+        std::atomic<uint64_t> published;  // that publish() has returned for
+        std::atomic<uint64_t> handled;    // by a consumer
+        std::atomic<uint64_t> twice, wrong;
+    };
+    SharedRing shared(slots, 64);
+    void* memory =
+        mmap(nullptr, sizeof(Outside), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(memory != MAP_FAILED);
+    Outside* outside = new (memory) Outside();
+    const auto produce = [&] {
+        return shared.start(kProducer, [&](End* producer) {
+            if (producer->next < outside->published) outside->wrong = 1;  // one is lost
+            for (uint32_t random = 1;; random = random * 747796405u + 2891336453u) {
+                Slot* slot = reserve(producer, 20);
+                if (!slot) continue;
+                memset(slot->data(), static_cast<int>(producer->next % 251), 64);
+                commit(producer, 64, static_cast<uint32_t>(producer->next));
+                if (random >> 28 != 0) continue;
+                publish(producer);
+                outside->published = producer->next;
+            }
+            return true;
+        });
+    };
+    const auto consume = [&] {
+        return shared.start(kConsumer, [&](End* consumer) {
+            bool doubt = consumer->mine().begun != consumer->next;
+            for (;;) {
+                Slot* slot = take(consumer, 20);
+                if (!slot) continue;
+                const uint64_t number = consumer->next;
+                const unsigned char sum = static_cast<unsigned char>(number % 251);
+                if (slot->length != 64 || slot->tag != static_cast<uint32_t>(number))
+                    outside->wrong = 2;
+                for (int i = 0; i < 64; ++i)
+                    if (slot->data()[i] != sum) outside->wrong = 3;
+                const uint64_t expected = outside->handled;
+                if (number + 1 == expected && doubt)
+                    ++outside->twice;
+                else if (number != expected)
+                    outside->wrong = 4;
+                outside->handled = number + 1;
+                release(consumer);
+                doubt = false;
+            }
+            return true;
+        });
+    };
+    pid_t ends[] = {produce(), consume()};
+    int of_consumer = 0;
+    for (int i = 0; i < kills && outside->wrong == 0; ++i) {
+        alarm(kPatience);
+        usleep(static_cast<useconds_t>(random_number() % 500));
+        const size_t which = random_number() % 2;
+        kill(ends[which], SIGKILL);
+        REQUIRE(SharedRing::end_of(ends[which]) == 128 + SIGKILL);
+        ends[which] = which == 0 ? produce() : consume();
+        of_consumer += which == 1;
+    }
+    // Alone, the last consumer handles all that is in the ring.
+    kill(ends[0], SIGKILL);
+    SharedRing::end_of(ends[0]);
+    const Ring* ring = shared.ring;
+    for (int ms = 0; ms < kPatience * 1000 && ring_waiting(ring) > 0; ++ms) usleep(1000);
+    kill(ends[1], SIGKILL);
+    SharedRing::end_of(ends[1]);
+    INFO(slots << " slots, " << kills << " kills");
+    CHECK(outside->wrong == 0);
+    CHECK(ring_waiting(ring) == 0);
+    CHECK(outside->handled == ring->seat[kProducer].count);
+    CHECK(outside->handled >= outside->published);
+    CHECK(outside->twice <= static_cast<uint64_t>(of_consumer));
+    if (kills > 1000)
+        WARN(slots << " slots: " << kills << " kills, " << outside->handled << " packets, "
+                   << outside->twice << " seen twice");
+    munmap(memory, sizeof(Outside));
+}
+
+TEST_CASE("both ends killed at random: none lost, none out of order", "[packets]") {
+    for (const uint32_t slots : {1, 2, 3, 64, 1024}) kill_at_random(slots, 300);
+}
+
+TEST_CASE("the same, many times", "[.kills]") {
+    for (const uint32_t slots : {1, 2, 3, 64, 1024}) kill_at_random(slots, 5000);
 }

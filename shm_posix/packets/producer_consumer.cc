@@ -249,11 +249,10 @@ int main(int argc, char** argv) {
             handle_stops(SIG_IGN, 0);  // its parent ends the input, and it goes on to its end
             stopped = 0;               // a stop may have come since the fork
         }
-        if (const char* fault = join(ring, side)) errx(1, "the ring %s", fault);
+        join(ring, side);
     } else {
         join_by_name(side);
     }
-    atexit(leave);
     int status = side == kProducer ? produce(udp) : consume();
     leave();  // now, since the child ends when it finds us gone
     if (child) status = wait_for_consumer();
