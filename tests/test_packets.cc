@@ -12,10 +12,12 @@
 
 #include <filesystem>
 #include <random>
+#include <set>
 
 #include "../shm_posix/packets/ring.h"
 #include "../shm_posix/packets/source.h"
 #include "support.h"
+#include "trace.h"
 
 namespace {
 
@@ -1186,4 +1188,122 @@ TEST_CASE("both ends killed at random: none lost, none out of order", "[packets]
 
 TEST_CASE("the same, many times", "[.kills]") {
     for (const uint32_t slots : {1, 2, 3, 64, 1024}) kill_at_random(slots, 5000);
+}
+
+// A run of the program under the tracer, in which call number `call` of process number `process`
+// fails, or the process is killed there. Counted are its own calls, from prepare() on, but for
+// those whose failure nobody can tell or do anything about.
+struct Sweep {
+    int status = -1;  // as the shell has it
+    bool done = false, late = false;
+    std::string out, err;
+};
+
+Sweep sweep(const Words& words, const std::string& input, int process, int call, int error) {
+    const Scratch scratch;
+    const std::string in = scratch.path + "/in", out = scratch.path + "/out",
+                      err = scratch.path + "/err";
+    put(in, input);
+    Sweep result;
+    {
+        Tracer tracer(words, 10, [&] {
+            setsid();
+            for (int number = 1; number < NSIG; ++number) signal(number, SIG_DFL);
+            dup2(open(in.c_str(), O_RDONLY), 0);
+            dup2(open(out.c_str(), O_WRONLY | O_CREAT, 0600), 1);
+            dup2(open(err.c_str(), O_WRONLY | O_CREAT, 0600), 2);
+        });
+        bool begun = false;
+        int count = 0;
+        for (Event event; (event = tracer.next()).what != Event::over; tracer.go_on(event.who)) {
+            if (event.what != Event::enters) continue;
+            Tracee* who = event.who;
+            begun = begun || who->call == SYS_fcntl;
+            const std::set<uint64_t> passed = {SYS_close,           SYS_munmap, SYS_rt_sigprocmask,
+                                               SYS_rt_sigaction,    SYS_alarm,  SYS_exit_group,
+                                               SYS_rt_sigreturn,    SYS_getpid, SYS_getppid,
+                                               SYS_set_robust_list, SYS_brk,    SYS_gettid,
+                                               SYS_tgkill,          SYS_prctl,  SYS_getuid,
+                                               SYS_geteuid};
+            if (!begun || who->number != process || passed.count(who->call)) continue;
+            if (++count != call) continue;
+            result.done = true;
+            if (error == 0)
+                tracer.send(who, SIGKILL);
+            else
+                tracer.answer(who, -error);
+        }
+        result.late = tracer.late;
+        const int status = tracer.tracees[0].status;
+        result.status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    }
+    result.out = contents(out);
+    result.err = contents(err);
+    return result;
+}
+
+TEST_CASE("run: each call failed once, and killed at once", "[packets]") {
+    const Words words = {kProgram, "--generate", "5", "--pipe", "--slots", "8"};
+    const std::string all = run(words).out;
+    for (const int process : {0, 1})
+        for (const int error : {ENOMEM, 0}) {
+            Sweep result;
+            int call = 0;
+            do {
+                result = sweep(words, "", process, ++call, error);
+                INFO("process " << process << ", call " << call << ", error " << error << ": "
+                                << result.err);
+                CHECK(!result.late);
+                if (error == 0) {
+                    CHECK(has(all, result.out));
+                } else if (result.status == 0) {
+                    CHECK((result.out == all));
+                } else {
+                    CHECK(result.status == 1);
+                    CHECK(has(result.err, "producer_consumer: "));
+                }
+            } while (result.done && call < 200);
+            CHECK(call > 5);
+            CHECK(call < 200);
+        }
+}
+
+TEST_CASE("produce and consume: each call failed once, and killed at once, and the next goes on",
+          "[packets]") {
+    for (const std::string verb : {"produce", "consume"})
+        for (const int error : {ENOMEM, 0}) {
+            Sweep result;
+            int call = 0;
+            do {
+                RingName ring;
+                Words produce = {kProgram, "produce", "--generate", "5", "--name", ring.name};
+                Words consume = {kProgram, "consume", "--pipe", "--name", ring.name};
+                if (verb == "consume") CHECK(run(produce).status == 0);
+                result = sweep(verb == "produce" ? produce : consume, "", 0, ++call, error);
+                INFO(verb << ", call " << call << ", error " << error << ": " << result.err);
+                CHECK(!result.late);
+                if (error != 0 && result.status != 0) {
+                    CHECK(result.status == 1);
+                    CHECK(has(result.err, "producer_consumer: "));
+                }
+                std::vector<uint64_t> seen;
+                if (verb == "consume") seen = packet_numbers(result.out);
+                // If it was killed when all was done, there may be no ring for the next.
+                if (verb == "produce") CHECK(run(produce).status == 0);
+                if (exists(ring.path)) {
+                    const Result rest = run(consume);
+                    CHECK(rest.status == 0);
+                    const std::vector<uint64_t> more = packet_numbers(rest.out);
+                    if (!seen.empty() && !more.empty() && seen.back() == more.front()) {
+                        CHECK(has(rest.err, ", which may be seen twice\n"));
+                        seen.pop_back();
+                    }
+                    seen.insert(seen.end(), more.begin(), more.end());
+                }
+                CHECK(seen == std::vector<uint64_t>{0, 1, 2, 3, 4});
+                CHECK(!exists(ring.path));
+            } while (result.done && call < 200);
+            CHECK(call > 5);
+            CHECK(call < 200);
+        }
 }
