@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <memory>
 #include <random>
 #include <set>
 
@@ -1306,4 +1307,84 @@ TEST_CASE("produce and consume: each call failed once, and killed at once, and t
             CHECK(call > 5);
             CHECK(call < 200);
         }
+}
+
+// Runs a consumer under the tracer and holds it twice: when it enters that call of fcntl(2) for the
+// first time, and when it returns from it.
+Sweep held_at(int command, const Words& words, const std::function<void()>& entry,
+              const std::function<void()>& exit) {
+    const Scratch scratch;
+    const std::string out = scratch.path + "/out", err = scratch.path + "/err";
+    Tracer tracer(words, kPatience, [&] {
+        setsid();
+        dup2(open(out.c_str(), O_WRONLY | O_CREAT, 0600), 1);
+        dup2(open(err.c_str(), O_WRONLY | O_CREAT, 0600), 2);
+    });
+    Sweep result;
+    for (Event event; (event = tracer.next()).what != Event::over; tracer.go_on(event.who)) {
+        const bool enters = event.what == Event::enters, returns = event.what == Event::returns;
+        if (result.done || (!enters && !returns) || event.who->call != SYS_fcntl) continue;
+        if (static_cast<int>(event.who->argument[1]) != command) continue;
+        (enters ? entry : exit)();
+        result.done = returns;
+    }
+    result.late = tracer.late;
+    const int status = tracer.tracees[0].status;
+    result.status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    result.out = contents(out);
+    result.err = contents(err);
+    return result;
+}
+
+TEST_CASE("a producer that leaves while we ask for it has not died", "[packets]") {
+    // It has read that the producer is here. That leaves before the question for its lock is
+    // answered; in the second case, another one comes before it looks again.
+    for (const bool successor : {false, true}) {
+        INFO((successor ? "with a successor" : "without"));
+        RingName ring;
+        const Words produce = {kProgram, "produce", "--pipe", "--name", ring.name};
+        Program first(produce);
+        REQUIRE(eventually(exists, ring.path));
+        std::unique_ptr<Program> second;
+        const Sweep result = held_at(
+            F_GETLK, {kProgram, "consume", "--pipe", "--name", ring.name},
+            [&] { CHECK(first.finish().status == 0); },
+            [&] {
+                if (!successor) return;
+                // It stays for a second without a word.
+                second = std::make_unique<Program>(Words{
+                    "sh", "-c", "sleep 1 | " + kProgram + " produce --pipe --name " + ring.name});
+                CHECK(eventually(
+                    [](const std::string& path) {
+                        return contents(path)[offsetof(Ring, seat) + offsetof(Seat, holders)] == 2;
+                    },
+                    ring.path));
+            });
+        CHECK(result.done);
+        CHECK(result.status == 0);
+        CHECK(!has(result.err, "died"));
+        CHECK(!exists(ring.path));
+    }
+}
+
+TEST_CASE("a ring that is removed before we have our side of it is none", "[packets]") {
+    RingName ring;
+    const Words produce = {kProgram, "produce", "--pipe", "--name", ring.name};
+    CHECK(run(produce, "early\n").status == 0);
+    std::unique_ptr<Program> later;
+    const Sweep result = held_at(
+        F_SETLK, {kProgram, "consume", "--pipe", "--name", ring.name},
+        [&] {
+            // It has opened the ring, and another consumer empties and removes it.
+            CHECK(run({kProgram, "consume", "--pipe", "--name", ring.name}).out == "early\n");
+            CHECK(!exists(ring.path));
+            later = std::make_unique<Program>(produce);
+            later->write("late\n");
+            later->close_input();
+        },
+        [] {});
+    CHECK(later->finish().status == 0);
+    CHECK(result.status == 0);
+    CHECK(result.out == "late\n");
+    CHECK(!exists(ring.path));
 }
