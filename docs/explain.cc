@@ -45,6 +45,7 @@ struct Mapping {
 };
 
 static const size_t kPage = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+constexpr uint64_t kHere = static_cast<uint64_t>(AT_FDCWD);
 static Tracer* tracer;
 static volatile sig_atomic_t step, asked[65];  // whether we wait; signals for the program
 
@@ -169,7 +170,7 @@ static string absolute(const Tracee* who, uint64_t directory, uint64_t address) 
     string text = tracer->string(who, address);
     if (begins(text, "./")) text = text.substr(2);
     if (begins(text, "/")) return text;
-    const bool here = static_cast<int>(directory) == AT_FDCWD;
+    const bool here = number(directory) == number(kHere);  // an int for the kernel
     return link_at(proc(who) + (here ? "/cwd" : "/fd/" + number(directory))) + "/" + text;
 }
 
@@ -419,7 +420,7 @@ static bool entered(Tracee* who) {
             return true;
 #ifdef SYS_unlink
         case SYS_unlink:
-            noted[who] = object_at(absolute(who, static_cast<uint64_t>(AT_FDCWD), a[0]));
+            noted[who] = object_at(absolute(who, kHere, a[0]));
             return false;
 #endif
         case SYS_unlinkat:
@@ -471,13 +472,18 @@ static void unlinked(const Tracee* who, const string& path) {
     say(who, "unlink(" + quoted(path) + ")" + is(who));
     if (who->result != 0) return look("ls -l " + shell_word(path));
     made.erase(path);
+    for (const auto& [name, object] : made)
+        if (object == key) {
+            because("one of its names is gone");
+            return look("ls -l " + shell_word(name));
+        }
     const string gone = does(path, "unlink") + "the name is gone; ", fd = descriptor(who, key);
     if (!fd.empty()) {
         because(gone + "descriptor " + fd + " keeps the object");
         look("ls -l " + proc(who) + "/fd/" + fd);
-    } else if (mapping_of(who, key)) {
+    } else if (const Mapping* it = mapping_of(who, key)) {
         because(gone + "the mapping keeps the bytes");
-        look("grep -F " + shell_word(path) + " " + proc(who) + "/maps");
+        look("grep -F " + shell_word(it->name) + " " + proc(who) + "/maps");
     } else {
         because(gone + "this process had the object neither open nor mapped");
         look("ls " + shell_word(path) + " || echo gone");
@@ -565,20 +571,19 @@ static void segment_found(const Tracee* who) {
 // The call that a process was in has returned.
 static void returned(const Tracee* who) {
     const uint64_t* a = who->argument;
-    const uint64_t here = static_cast<uint64_t>(AT_FDCWD);
     const string id = number(a[0]);
     if (deadlines.count(who)) tracer->set_memory(who, a[3], deadlines[who]);
     deadlines.erase(who);
     switch (who->call) {
 #ifdef SYS_open
         case SYS_open:
-            return opened(who, here, a);
+            return opened(who, kHere, a);
         case SYS_unlink:
-            return unlinked(who, absolute(who, here, a[0]));
+            return unlinked(who, absolute(who, kHere, a[0]));
         case SYS_rename:
-            return renamed(who, absolute(who, here, a[0]), absolute(who, here, a[1]), "rename");
+            return renamed(who, absolute(who, kHere, a[0]), absolute(who, kHere, a[1]), "rename");
         case SYS_link:
-            return renamed(who, absolute(who, here, a[0]), absolute(who, here, a[1]), "link");
+            return renamed(who, absolute(who, kHere, a[0]), absolute(who, kHere, a[1]), "link");
         case SYS_alarm:
 #endif
         case SYS_setitimer:
@@ -588,7 +593,9 @@ static void returned(const Tracee* who) {
             return opened(who, a[0], a + 1);
         case SYS_unlinkat:
             return unlinked(who, absolute(who, a[0], a[1]));
+#ifdef SYS_renameat
         case SYS_renameat:
+#endif
         case SYS_renameat2:
             return renamed(who, absolute(who, a[0], a[1]), absolute(who, a[2], a[3]), "rename");
         case SYS_linkat:

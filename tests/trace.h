@@ -4,7 +4,8 @@
 //
 //     Tracer tracer({"shm_posix/shm_posix"}, 10);
 //     for (Event event; (event = tracer.next()).what != Event::over; tracer.go_on(event.who)) {
-//         if (event.what == Event::enters && event.who->call == SYS_fork) tracer.answer(...);
+//         if (event.what == Event::enters && event.who->call == SYS_ftruncate)
+//             tracer.answer(event.who, -ENOSPC);  // it fails, and is not executed
 //     }
 //
 // At every event the process it is about stands still until go_on(); whoever keeps it back holds it
@@ -110,7 +111,8 @@ class Tracer {
                              PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL;
         const bool traced = pid != -1 && ptrace(PTRACE_SEIZE, pid, nullptr, options) == 0;
         const int why = errno;
-        if (traced && write(go[1], "", 1) == 1) add(pid, nullptr).state = Tracee::runs;
+        if (traced) add(pid, nullptr).state = Tracee::runs;
+        if (traced && write(go[1], "", 1) != 1) kill(pid, SIGKILL);
         close(go[0]);
         close(go[1]);
         if (traced) return;
@@ -137,6 +139,11 @@ class Tracer {
         pthread_sigmask(SIG_BLOCK, &child, &before);
         Event event;
         for (;;) {
+            if (now() > deadline_) {
+                deadline_ = LONG_MAX;
+                late = true;
+                kill_all();
+            }
             if (!ends_.empty()) {
                 event = ends_.front();
                 ends_.pop_front();
@@ -145,12 +152,6 @@ class Tracer {
             event = look();
             const long left = end - now();
             if (event.what != Event::nothing || left <= 0) break;
-            if (now() > deadline_) {
-                deadline_ = LONG_MAX;
-                late = true;
-                kill_all();
-                continue;
-            }
             // Where others take the signal, or it is ignored, we look again soon.
             const timespec moment = {0, (left < 10 ? left : 10) * 1000000L};
             sigtimedwait(&child, nullptr, &moment);
@@ -383,10 +384,16 @@ inline std::string call_name(uint64_t number) {
         CALL(open), CALL(unlink), CALL(rename), CALL(fork), CALL(vfork), CALL(dup2), CALL(access),
         CALL(readlink), CALL(poll), CALL(alarm), CALL(pipe), CALL(mkdir), CALL(rmdir), CALL(link),
 #endif
+#ifdef SYS_renameat
+        CALL(renameat),
+#endif
+#ifdef SYS_newfstatat
+        CALL(fstat), CALL(newfstatat),
+#endif
         CALL(openat), CALL(close), CALL(read), CALL(write), CALL(pread64), CALL(pwrite64),
-        CALL(lseek), CALL(fstat), CALL(newfstatat), CALL(statx), CALL(fcntl), CALL(flock),
+        CALL(lseek), CALL(statx), CALL(fcntl), CALL(flock),
         CALL(dup), CALL(dup3), CALL(pipe2), CALL(faccessat), CALL(readlinkat), CALL(unlinkat),
-        CALL(renameat), CALL(renameat2), CALL(linkat), CALL(mkdirat), CALL(getdents64),
+        CALL(renameat2), CALL(linkat), CALL(mkdirat), CALL(getdents64),
         CALL(ftruncate), CALL(fallocate), CALL(fsync), CALL(fchmod), CALL(fchown), CALL(mmap),
         CALL(munmap), CALL(mremap), CALL(mprotect), CALL(msync), CALL(madvise), CALL(brk),
         CALL(shmget), CALL(shmat), CALL(shmdt), CALL(shmctl), CALL(semget), CALL(semop),
