@@ -251,6 +251,16 @@ TEST_CASE("tracer: what cannot be executed, exec and threads", "[trace]") {
     CHECK(WEXITSTATUS(none.tracer.tracees[0].status) == 127);
     CHECK(none.err() == "/nowhere/program: No such file or directory\n");
 
+    // What `prepare` calls is ours and not shown, though a signal stops it there.
+    Tracer prepared({"true"}, kPatience, [] {
+        raise(SIGURG);
+        getppid();
+    });
+    std::string before;
+    for (Event event; (event = prepared.next()).what != Event::executes; prepared.go_on(event.who))
+        before += event.what == Event::signalled ? "signal " : "? ";
+    CHECK(before == "signal ");
+
     Traced twice({"sh", "-c", "exec sh -c 'exec true'"});
     int executed = 0;
     twice.go([&](const Event& event) { executed += event.what == Event::executes; });
@@ -627,7 +637,7 @@ TEST_CASE("explain: exit status, usage, output", "[explain]") {
     CHECK(help.status == 0);
     CHECK(help.out.find("usage: docs/explain [--step] PROGRAM [ARGUMENTS...]\n") == 0);
     CHECK(help.err.empty());
-    const Result quiet = run({"env", kNoLeaks, explain(), "sh", "-c", "cat"}, "through\n");
+    const Result quiet = run({"env", kNoLeaks, explain(), "sh", "-c", "cat; :"}, "through\n");
     CHECK(quiet.out == "through\n");
     CHECK(!has(quiet.err, "$ "));
 }
@@ -709,5 +719,13 @@ TEST_CASE("explain: looking at an object gives it no memory", "[explain]") {
     CHECK(stat(("/dev/shm" + name).c_str(), &it) == 0);
     CHECK(it.st_size == 1 << 20);
     CHECK(it.st_blocks * 512 == sysconf(_SC_PAGESIZE));
+    // What it held before is no store of the program; this one stores the same once more.
+    const Result again = run({"env", kNoLeaks, explain(), path, name});
+    CHECK(again.out == "hello\n");
+    CHECK(!has(again.err, "stored"));
+    // What somebody else removes does not stay behind.
+    Program it_goes({"env", kNoLeaks, explain(), "--step", path, name});
+    it_goes.await_err("    $ ");
     CHECK(unlink(("/dev/shm" + name).c_str()) == 0);
+    CHECK(!has(it_goes.finish().err, "stays behind"));
 }
