@@ -1217,17 +1217,26 @@ struct Sweep {
     std::string out, err;
 };
 
-Sweep sweep(const Words& words, const std::string& input, int process, int call, int error) {
+const std::set<uint64_t> kPassed = {
+#ifdef SYS_alarm
+    SYS_alarm,
+#endif
+    SYS_close,        SYS_munmap,     SYS_rt_sigprocmask,  SYS_rt_sigaction,
+    SYS_rt_sigreturn, SYS_exit_group, SYS_getpid,          SYS_getppid,
+    SYS_gettid,       SYS_tgkill,     SYS_getuid,          SYS_geteuid,
+    SYS_prctl,        SYS_brk,        SYS_set_robust_list, SYS_setitimer};
+
+// A sanitizer makes calls of its own, which may not fail.
+bool sanitized() { return has(shell("nm -D " + kProgram).out, "__asan"); }
+
+Sweep sweep(const Words& words, int process, int call, int error) {
     const Scratch scratch;
-    const std::string in = scratch.path + "/in", out = scratch.path + "/out",
-                      err = scratch.path + "/err";
-    put(in, input);
+    const std::string out = scratch.path + "/out", err = scratch.path + "/err";
     Sweep result;
     {
         Tracer tracer(words, 10, [&] {
             setsid();
             for (int number = 1; number < NSIG; ++number) signal(number, SIG_DFL);
-            dup2(open(in.c_str(), O_RDONLY), 0);
             dup2(open(out.c_str(), O_WRONLY | O_CREAT, 0600), 1);
             dup2(open(err.c_str(), O_WRONLY | O_CREAT, 0600), 2);
         });
@@ -1237,13 +1246,7 @@ Sweep sweep(const Words& words, const std::string& input, int process, int call,
             if (event.what != Event::enters) continue;
             Tracee* who = event.who;
             begun = begun || who->call == SYS_fcntl;
-            const std::set<uint64_t> passed = {SYS_close,           SYS_munmap, SYS_rt_sigprocmask,
-                                               SYS_rt_sigaction,    SYS_alarm,  SYS_exit_group,
-                                               SYS_rt_sigreturn,    SYS_getpid, SYS_getppid,
-                                               SYS_set_robust_list, SYS_brk,    SYS_gettid,
-                                               SYS_tgkill,          SYS_prctl,  SYS_getuid,
-                                               SYS_geteuid};
-            if (!begun || who->number != process || passed.count(who->call)) continue;
+            if (!begun || who->number != process || kPassed.count(who->call)) continue;
             if (++count != call) continue;
             result.done = true;
             if (error == 0)
@@ -1261,6 +1264,7 @@ Sweep sweep(const Words& words, const std::string& input, int process, int call,
 }
 
 TEST_CASE("run: each call failed once, and killed at once", "[packets]") {
+    if (sanitized()) SKIP_BECAUSE("a sanitizer is built in");
     const Words words = {kProgram, "--generate", "5", "--pipe", "--slots", "8"};
     const std::string all = run(words).out;
     for (const int process : {0, 1})
@@ -1268,7 +1272,7 @@ TEST_CASE("run: each call failed once, and killed at once", "[packets]") {
             Sweep result;
             int call = 0;
             do {
-                result = sweep(words, "", process, ++call, error);
+                result = sweep(words, process, ++call, error);
                 INFO("process " << process << ", call " << call << ", error " << error << ": "
                                 << result.err);
                 CHECK(!result.late);
@@ -1288,6 +1292,7 @@ TEST_CASE("run: each call failed once, and killed at once", "[packets]") {
 
 TEST_CASE("produce and consume: each call failed once, and killed at once, and the next goes on",
           "[packets]") {
+    if (sanitized()) SKIP_BECAUSE("a sanitizer is built in");
     for (const std::string verb : {"produce", "consume"})
         for (const int error : {ENOMEM, 0}) {
             Sweep result;
@@ -1297,7 +1302,7 @@ TEST_CASE("produce and consume: each call failed once, and killed at once, and t
                 Words produce = {kProgram, "produce", "--generate", "5", "--name", ring.name};
                 Words consume = {kProgram, "consume", "--pipe", "--name", ring.name};
                 if (verb == "consume") CHECK(run(produce).status == 0);
-                result = sweep(verb == "produce" ? produce : consume, "", 0, ++call, error);
+                result = sweep(verb == "produce" ? produce : consume, 0, ++call, error);
                 INFO(verb << ", call " << call << ", error " << error << ": " << result.err);
                 CHECK(!result.late);
                 if (error != 0 && result.status != 0) {
@@ -1334,6 +1339,7 @@ Sweep held_at(int command, const Words& words, const std::function<void()>& entr
     const std::string out = scratch.path + "/out", err = scratch.path + "/err";
     Tracer tracer(words, kPatience, [&] {
         setsid();
+        setenv("ASAN_OPTIONS", "detect_leaks=0", 1);  // it refuses to be traced
         dup2(open(out.c_str(), O_WRONLY | O_CREAT, 0600), 1);
         dup2(open(err.c_str(), O_WRONLY | O_CREAT, 0600), 2);
     });
