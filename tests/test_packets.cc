@@ -956,14 +956,14 @@ TEST_CASE("every header, whatever its bytes, is an error or what the bytes say",
             memcpy(&length, &bytes[at], 4);
             waiting += bytes.substr(at + sizeof(Slot), length);
         }
-        const std::string out = scratch.path + "/out", err = scratch.path + "/err";
+        const std::string in = scratch.path + "/in", out = scratch.path + "/out",
+                          err = scratch.path + "/err";
+        put(in, "more");
         put(out, "");
         put(err, "");
         Program program({"sh", "-c",
-                         "exec " + kProgram + " " + verb + " --pipe --name " + name.name + " > " +
-                             out + " 2> " + err});
-        program.write("more");
-        program.close_input();
+                         "exec " + kProgram + " " + verb + " --pipe --name " + name.name + " < " +
+                             in + " > " + out + " 2> " + err});
         // It ends, or does what it can and says whom it waits for: then it is told to end.
         const std::string pid = std::to_string(program.pid());
         bool waits = false;
