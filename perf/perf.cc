@@ -27,6 +27,14 @@ static void note_stop(int number) {
     stopped = 1;
 }
 
+static void remove_made() {
+    if (made) remove(*made);
+}
+static void remove_and_end(int number) {
+    remove_made();
+    on_signal(number);
+}
+
 // A bar and the time left on stderr, if somebody looks at it.
 struct Progress {
     double planned, done = 0, start = now();
@@ -261,9 +269,8 @@ int main(int argc, char** argv) {
     prepare();
     const Options options = read_options(argc, argv);
     // What is to be told goes on at once, and the program ends after it has shown what is finished.
-    take_back = [] {
-        if (made) remove(*made);
-    };
+    atexit(remove_made);
+    handle_signal(SIGBUS, remove_and_end, SA_RESETHAND);
     handle_stops(note_stop, 0);  // without SA_RESTART: a call that waits ends
     report.full = options.full;
     report.machine = machine(options.directory);

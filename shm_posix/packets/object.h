@@ -108,32 +108,32 @@ inline void leave() {
     fprintf(stderr, "  remove it: rm %s\n", shell_word(path()).c_str());
 }
 
-// Takes our side of a ring until we exit. Returns nullptr, or what prevents it.
-inline const char* join(Ring* ring, Side side) {
-    const char* fault = ring_join(&ours, object, ring, side);
-    joined = fault == nullptr;
-    return fault;
+// Takes our side of a ring until we exit.
+inline void join(Ring* ring, Side side) {
+    if (const char* fault = ring_join(&ours, object, ring, side)) refuse(fault);
+    joined = true;
+    atexit(leave);
 }
 
 // The same for the ring of that name; makes one if there is none. Three things may come between:
 // somebody else makes one; somebody removes it before we have our side; or is about to, and holds
 // both sides meanwhile. Then we look again, for a tenth of a second.
 inline void join_by_name(Side side) {
-    struct stat it = {};
+    Ring* ring = nullptr;
     for (int tries = 1;; ++tries) {
-        Ring* ring = open_object();
+        ring = open_object();
         if (!ring) {
             ring = make_object();
             name_object();
         }
-        const char* fault = join(ring, side);
+        const bool taken = !lock_side(object, F_WRLCK, side);
+        struct stat it;
         if (fstat(object, &it) == -1) err(1, "fstat(%s)", name());
-        if (!fault && it.st_nlink > 0) break;
-        if (fault && tries == 100) refuse(fault);
-        joined = false;
-        close_object(ring);
+        if (it.st_nlink > 0 && (!taken || tries == 100)) break;
+        close_object(ring);  // and with it the lock
         poll(nullptr, 0, 1);
     }
+    join(ring, side);
     const bool doubt = side == kConsumer && ours.mine().begun != ours.next;
     if (ours.next > 0 || doubt)
         warnx("%s: goes on with packet %ju%s", name(), uintmax_t{ours.next},

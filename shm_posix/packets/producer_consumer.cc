@@ -20,8 +20,7 @@
 #include "source.h"
 
 static constexpr int kSlice = 250;  // milliseconds: so often a wait looks whether all is over
-static constexpr int kLong =
-    3000;  // milliseconds that a consumer may take for a packet without a word
+static constexpr int kLong = 3000;  // milliseconds without a packet handled are worth a sentence
 
 static pid_t child = 0;                    // run, in the parent: the consumer
 static volatile sig_atomic_t stopped = 0;  // the signal that told us to stop
@@ -36,6 +35,9 @@ static void stop(int number) {
     stopped = number;
     if (child) alarm(10);
 }
+
+// SIGCHLD: a handler is enough to end a poll(2), so that the end of a child is seen at once.
+static void end_poll(int) {}
 
 // No more input: somebody stopped us, or our child has ended (WNOWAIT: wait_for() still finds it).
 static bool over() {
@@ -53,10 +55,8 @@ static void watch_consumer() {
     slices = handled == seen ? slices + 1 : 0;
     seen = handled;
     if (slices == kLong / kSlice)
-        warnx(
-            "the consumer has handled nothing for %d seconds: is it stopped, or does nobody read "
-            "its output?",
-            kLong / 1000);
+        warnx("the consumer has handled nothing for %d s: is it stopped, or its output not read?",
+              kLong / 1000);
 }
 
 // A free slot, however long that takes; nullptr if all is over and the ring full.
@@ -226,7 +226,7 @@ static int consume() {
 // run, in the parent: waits until the child has handled all, or for 10 seconds after a stop.
 static int wait_for_consumer() {
     while (!over()) {
-        poll(nullptr, 0, kSlice);  // SIGCHLD ends it early
+        poll(nullptr, 0, kSlice);
         watch_consumer();
     }
     return wait_for(child, 10);
@@ -241,19 +241,17 @@ int main(int argc, char** argv) {
     Side side = options.verb == "consume" ? kConsumer : kProducer;
     if (run) {
         Ring* ring = make_object();
-        handle_signal(
-            SIGCHLD, [](int) {}, SA_RESTART);  // so that it ends a poll(2)
+        handle_signal(SIGCHLD, end_poll, SA_RESTART);
         child = spawn();  // it inherits descriptor and mapping, but no record lock
         if (child == 0) {
             side = kConsumer;
             handle_stops(SIG_IGN, 0);  // its parent ends the input, and it goes on to its end
             stopped = 0;               // a stop may have come since the fork
         }
-        if (const char* fault = join(ring, side)) errx(1, "the ring %s", fault);
+        join(ring, side);
     } else {
         join_by_name(side);
     }
-    atexit(leave);
     int status = side == kProducer ? produce(udp) : consume();
     leave();  // now, since the child ends when it finds us gone
     if (child) status = wait_for_consumer();
