@@ -1,5 +1,5 @@
-// What a careful process does around shared memory, whatever the mechanism: takes back what it made
-// when it fails or is told to stop, and lets no child outlive its parent or keep it waiting.
+// What a careful process does around shared memory, whatever the mechanism: ends as it is told to,
+// lets no child outlive its parent or keep it waiting, and takes numbers and names as they are.
 
 #pragma once
 
@@ -17,29 +17,15 @@
 
 #include <string>
 
-// Removes what this process made, when it exits or is told to stop; nullptr: there is nothing.
-inline void (*volatile take_back)() = nullptr;
-
 inline constexpr int kStops[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 // Holds HUP, INT, QUIT and TERM back, or lets them in (SIG_UNBLOCK) [sigprocmask(2)]: none may come
-// between the call that makes or removes an object and our note of it.
+// between the call that makes an object and the one that removes its name.
 inline void hold_signals(int how = SIG_BLOCK) {
     sigset_t stops;
     sigemptyset(&stops);
     for (int stop : kStops) sigaddset(&stops, stop);
     sigprocmask(how, &stops, nullptr);
-}
-
-// Ends hold_signals(). From now on a failure or a signal calls `undo`.
-inline void on_stop(void (*undo)()) {
-    take_back = undo;
-    hold_signals(SIG_UNBLOCK);
-}
-
-inline void on_exit_take_back() {
-    hold_signals();
-    if (take_back) take_back();
 }
 
 // Ends this process as that signal does by default. Process 1 of a PID namespace it does not end
@@ -56,7 +42,6 @@ inline void on_exit_take_back() {
 
 inline void on_signal(int number) {
     const auto say = [](const char* text) { return write(STDERR_FILENO, text, strlen(text)); };
-    if (take_back) take_back();
     if (number == SIGALRM || number == SIGBUS) {
         say(program_invocation_short_name);
         say(number == SIGALRM ? ": waitpid: the child did not end in time\n"
@@ -89,7 +74,6 @@ inline void prepare() {
         if (fcntl(fd, F_GETFD) == -1 && (fd == STDOUT_FILENO || open("/dev/null", O_RDWR) != fd))
             err(1, "write(stdout)");
     setvbuf(stderr, nullptr, _IOLBF, 0);  // whole lines, though parent and child share it
-    atexit(on_exit_take_back);
     signal(SIGPIPE, SIG_IGN);  // a reader that leaves is a failed write, not a death
     signal(SIGXFSZ, SIG_IGN);  // beyond ulimit -f: likewise
     signal(SIGCHLD, SIG_DFL);  // ignored, it would leave waitpid nothing to report
@@ -98,17 +82,14 @@ inline void prepare() {
     handle_signal(SIGALRM, on_signal, SA_RESETHAND);
 }
 
-// fork(2). The child dies with its parent [prctl(2)] and takes nothing back.
+// fork(2). The child dies with its parent [prctl(2)].
 inline pid_t spawn() {
     const pid_t parent = getpid();
     fflush(stdout);  // or both would print what waits in the buffer
-    hold_signals();
     const pid_t child = fork();
     if (child == -1) err(1, "fork()");
     if (child == 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (child == 0 && getppid() != parent) _exit(1);  // the parent died before prctl
-    if (child == 0) take_back = nullptr;
-    hold_signals(SIG_UNBLOCK);
     return child;
 }
 
