@@ -4,7 +4,8 @@ CXXFLAGS ?= -O2 -g -Wall -Wextra -Wpedantic -Wshadow
 COMPILE = $(CXX) -std=c++17 $(CPPFLAGS) $(CXXFLAGS)
 
 EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
-PROGRAMS = $(EXCHANGE) shm_posix/packets/producer_consumer map_posix/config/shared_config docs/hold docs/failures docs/explain
+PROGRAMS = $(EXCHANGE) shm_posix/packets/producer_consumer map_posix/config/shared_config \
+	docs/explain docs/hold docs/failures
 PERF_SOURCES = $(wildcard perf/*.cc)
 TESTS = $(patsubst %.cc,%.o,$(wildcard tests/*.cc))
 
@@ -16,8 +17,7 @@ $(PROGRAMS): %: %.cc $(wildcard common/*.h)
 shm_posix/packets/producer_consumer tests/test_packets.o: $(wildcard shm_posix/packets/*.h)
 map_posix/config/shared_config tests/test_config.o: $(wildcard map_posix/config/*.h)
 tests/test_perf.o: perf/statistics.h
-docs/explain tests/test_explain.o: tests/trace.h
-tests/test_exchange.o tests/test_faults.o: $(wildcard tests/*.h)
+docs/explain: tests/trace.h
 
 perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/packets/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $(PERF_SOURCES) $(LDLIBS) -lrt
@@ -43,7 +43,7 @@ test: all tests/run
 tests/run: $(TESTS)
 	$(COMPILE) $(LDFLAGS) -o $@ $(TESTS) $(LDLIBS) $(if $(filter 3,$(CATCH2)),-lCatch2) -lrt
 
-$(TESTS): %.o: %.cc tests/support.h | catch2
+$(TESTS): %.o: %.cc $(wildcard tests/*.h) | catch2
 	$(COMPILE) -c -o $@ $<
 
 catch2: | $(filter deps,$(MAKECMDGOALS))

@@ -42,6 +42,18 @@ inline void on_exit_take_back() {
     if (take_back) take_back();
 }
 
+// Ends this process as that signal does by default. Process 1 of a PID namespace it does not end
+// [pid_namespaces(7)]: then the exit status tells, as a shell's would.
+[[noreturn]] inline void end_by(int number) {
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, number);
+    signal(number, SIG_DFL);
+    sigprocmask(SIG_UNBLOCK, &one, nullptr);
+    raise(number);
+    _exit(128 + number);
+}
+
 inline void on_signal(int number) {
     const auto say = [](const char* text) { return write(STDERR_FILENO, text, strlen(text)); };
     if (take_back) take_back();
@@ -51,7 +63,7 @@ inline void on_signal(int number) {
                               : ": SIGBUS: the object became shorter while it was mapped\n");
         _exit(1);
     }
-    raise(number);  // comes when we return, by SA_RESETHAND to its default: the exit status tells
+    end_by(number);
 }
 
 // From now on that signal calls `handler`, one at a time [sigaction(2)].

@@ -1,6 +1,6 @@
 // The mistakes that everyone makes with shared memory, each by one word on the command line. A
 // child makes the mistake; the parent says which signal ended it. docs/failures.md goes through
-// them. Each works on an object without a name, so that none is left behind.
+// them. What they work on loses its name at once, so that nothing is left behind.
 
 #include <pthread.h>
 #include <semaphore.h>
@@ -12,15 +12,26 @@
 
 #include "../common/process.h"
 
-constexpr size_t kPage = 4096, kMegabyte = 1 << 20;
+static const size_t kPage = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+constexpr size_t kMegabyte = 1 << 20;
+
+// Holds all signals back: none comes between making an object and removing its name.
+static sigset_t undisturbed() {
+    sigset_t all, before;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, &before);
+    return before;
+}
 
 // A new, empty object whose name is removed at once; the descriptor keeps it.
 static int new_object(int access = O_RDWR) {
     const std::string name = "/failures-" + std::to_string(getpid());
+    const sigset_t before = undisturbed();
     const int made = shm_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR, 0600);
     if (made == -1) err(1, "shm_open(%s)", name.c_str());
     const int fd = shm_open(name.c_str(), access, 0);
-    shm_unlink(name.c_str());
+    if (shm_unlink(name.c_str()) == -1) err(1, "shm_unlink(%s)", name.c_str());
+    sigprocmask(SIG_SETMASK, &before, nullptr);
     if (fd == -1) err(1, "shm_open(%s)", name.c_str());
     return fd;
 }
@@ -43,15 +54,6 @@ static void store(char* address, char value) {
 }
 
 static void no_size() { store(map(new_object(), 100), 1); }
-
-static void shrink() {
-    const int fd = new_object();
-    give_size(fd, 2 * kPage);
-    char* bytes = map(fd, 2 * kPage);
-    store(bytes + kPage, 1);
-    give_size(fd, kPage);
-    store(bytes + kPage, 1);
-}
 
 // Behind the end, but within its last page: nobody complains, and the object does not grow.
 static void past_end() {
@@ -84,28 +86,64 @@ static void read_only_store() {
 
 static void read_only_object() { map(new_object(O_RDONLY), kPage); }
 
-static void slash() {
-    if (shm_open("/a/b", O_CREAT | O_RDWR, 0600) == -1) err(1, "shm_open(/a/b)");
-}
-
 // The umask applies to the first two [umask(2)].
 static void modes() {
-    const std::string name = "failures-" + std::to_string(getpid());
-    const int object = shm_open(("/" + name).c_str(), O_CREAT | O_EXCL | O_RDWR, 0666);
-    if (object == -1) err(1, "shm_open(/%s)", name.c_str());
-    shm_unlink(("/" + name).c_str());
-    const int file = open(name.c_str(), O_CREAT | O_EXCL | O_RDWR, 0666);
-    if (file == -1) err(1, "open(%s)", name.c_str());
-    unlink(name.c_str());
-    const int segment = shmget(IPC_PRIVATE, 100, 0666);
-    if (segment == -1) err(1, "shmget(IPC_PRIVATE)");
+    const std::string file = "failures-" + std::to_string(getpid()), object = "/" + file;
+    const sigset_t before = undisturbed();
+    const int first = shm_open(object.c_str(), O_CREAT | O_EXCL | O_RDWR, 0666);
+    if (first == -1) err(1, "shm_open(%s)", object.c_str());
+    if (shm_unlink(object.c_str()) == -1) err(1, "shm_unlink(%s)", object.c_str());
+    const int second = open(file.c_str(), O_CREAT | O_EXCL | O_RDWR, 0666);
+    if (second == -1) err(1, "open(%s)", file.c_str());
+    if (unlink(file.c_str()) == -1) err(1, "unlink(%s)", file.c_str());
+    const int third = shmget(IPC_PRIVATE, 100, 0666);
+    if (third == -1) err(1, "shmget(IPC_PRIVATE)");
+    shmid_ds segment = {};
+    const int asked = shmctl(third, IPC_STAT, &segment);
+    if (shmctl(third, IPC_RMID, nullptr) == -1) err(1, "shmctl(%d, IPC_RMID)", third);
+    sigprocmask(SIG_SETMASK, &before, nullptr);
+
     struct stat it;
-    shmid_ds status;
-    if (fstat(object, &it) == 0) printf("POSIX object %04o\n", it.st_mode & 0777);
-    if (fstat(file, &it) == 0) printf("mapped file %04o\n", it.st_mode & 0777);
-    if (shmctl(segment, IPC_STAT, &status) == 0)
-        printf("System V segment %04o\n", status.shm_perm.mode & 0777u);
-    shmctl(segment, IPC_RMID, nullptr);
+    if (fstat(first, &it) == -1) err(1, "fstat(%s)", object.c_str());
+    printf("POSIX object %04o\n", it.st_mode & 0777);
+    if (fstat(second, &it) == -1) err(1, "fstat(%s)", file.c_str());
+    printf("mapped file %04o\n", it.st_mode & 0777);
+    if (asked == -1) errx(1, "shmctl(%d, IPC_STAT) fails", third);
+    printf("System V segment %04o\n", segment.shm_perm.mode & 0777u);
+}
+
+// Looks for a segment of 100 bytes by other sizes.
+static void segment_size() {
+    const key_t key = 0x66000000 + getpid();
+    const size_t sizes[] = {50, 0, 200};
+    int errors[3];
+    const sigset_t before = undisturbed();
+    const int id = shmget(key, 100, IPC_CREAT | IPC_EXCL | 0600);
+    if (id == -1) err(1, "shmget(0x%x)", static_cast<unsigned>(key));
+    for (int i = 0; i < 3; ++i) errors[i] = shmget(key, sizes[i], 0) == -1 ? errno : 0;
+    if (shmctl(id, IPC_RMID, nullptr) == -1) err(1, "shmctl(%d, IPC_RMID)", id);
+    sigprocmask(SIG_SETMASK, &before, nullptr);
+    for (int i = 0; i < 3; ++i) {
+        errno = errors[i];
+        if (errno != 0) err(1, "shmget(%zu bytes)", sizes[i]);
+        printf("shmget of %zu bytes succeeds\n", sizes[i]);
+    }
+}
+
+// Believes that shmdt removes the segment.
+static void detach() {
+    shmid_ds segment = {};
+    const sigset_t before = undisturbed();
+    const int id = shmget(IPC_PRIVATE, 100, 0600);
+    if (id == -1) err(1, "shmget(IPC_PRIVATE)");
+    void* address = shmat(id, nullptr, 0);
+    const int detached = shmdt(address);
+    const int asked = shmctl(id, IPC_STAT, &segment);
+    if (shmctl(id, IPC_RMID, nullptr) == -1) err(1, "shmctl(%d, IPC_RMID)", id);
+    sigprocmask(SIG_SETMASK, &before, nullptr);
+    if (detached == -1) errx(1, "shmat or shmdt fails");
+    if (asked == -1) errx(1, "the segment is gone");
+    printf("shmdt succeeds\nthe segment is there: nattch %lu\n", segment.shm_nattch);
 }
 
 static void collision() {
@@ -139,12 +177,12 @@ static timespec soon() {
 // A child dies in the middle of it, and leaves a lock or a wait behind.
 template <class Deed>
 static void die_with(Deed deed) {
-    const pid_t child = fork();
+    const pid_t child = spawn();
     if (child == 0) {
         deed();
         raise(SIGKILL);
     }
-    waitpid(child, nullptr, 0);
+    if (waitpid(child, nullptr, 0) == -1) err(1, "waitpid(%d)", child);
 }
 
 static pthread_mutex_t* new_mutex(int robust) {
@@ -216,14 +254,14 @@ struct Mistake {
 };
 
 constexpr Mistake kMistakes[] = {{"no-size", no_size},
-                                 {"shrink", shrink},
                                  {"past-end", past_end},
                                  {"full", full},
                                  {"full-early", full_early},
                                  {"read-only-store", read_only_store},
                                  {"read-only-object", read_only_object},
-                                 {"slash", slash},
                                  {"umask", modes},
+                                 {"segment-size", segment_size},
+                                 {"shmdt", detach},
                                  {"ftok", collision},
                                  {"pointer", pointer},
                                  {"dead-owner", dead_owner},
@@ -231,16 +269,35 @@ constexpr Mistake kMistakes[] = {{"no-size", no_size},
                                  {"dead-owner-semaphore", dead_owner_semaphore},
                                  {"dead-waiter", dead_waiter}};
 
+// Ends the process, with an error if what it printed did not arrive.
+[[noreturn]] static void done() {
+    if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
+    exit(0);
+}
+
+static void usage(FILE* where) {
+    fputs("usage: failures MISTAKE, one of", where);
+    for (const Mistake& mistake : kMistakes) fprintf(where, " %s", mistake.word);
+    fputs("\nExit status: 0 no error, 1 the mistake was noticed, 2 wrong usage.\n", where);
+}
+
 int main(int argc, char** argv) {
     setvbuf(stdout, nullptr, _IOLBF, 0);  // in order with stderr
+    const std::string word = argc == 2 ? argv[1] : "";
+    if (word == "--help") {
+        usage(stdout);
+        done();
+    }
     for (const Mistake& mistake : kMistakes) {
-        if (argc != 2 || strcmp(argv[1], mistake.word) != 0) continue;
-        const pid_t child = fork();
-        if (child == -1) err(1, "fork()");
+        if (word != mistake.word) continue;
+        signal(SIGCHLD, SIG_DFL);  // ignored, waitpid would find no child
+        const pid_t child = spawn();
         if (child == 0) {
-            for (int number : {SIGBUS, SIGSEGV}) signal(number, SIG_DFL);  // not a sanitizer's
+            // SIGTERM instead of SIGKILL when the parent ends: it can be held back for a moment.
+            for (int number : {SIGTERM, SIGBUS, SIGSEGV, SIGALRM}) signal(number, SIG_DFL);
+            prctl(PR_SET_PDEATHSIG, SIGTERM);
             mistake.make();
-            exit(0);
+            done();
         }
         int status = 0;
         if (waitpid(child, &status, 0) == -1) err(1, "waitpid(%d)", child);
@@ -248,8 +305,8 @@ int main(int argc, char** argv) {
             errx(1, "killed by signal %d, %s", WTERMSIG(status), strsignal(WTERMSIG(status)));
         return WEXITSTATUS(status);
     }
-    fputs("usage: failures MISTAKE, one of", stderr);
-    for (const Mistake& mistake : kMistakes) fprintf(stderr, " %s", mistake.word);
-    fputc('\n', stderr);
+    if (argc > 2) warnx("'%s' is one word too many", argv[2]);
+    if (argc == 2) warnx("'%s' is not one of its words", argv[1]);
+    usage(stderr);
     return 2;
 }

@@ -1,11 +1,5 @@
-// Holds an object, so that you can look at it from outside:
-//
-//     docs/hold posix /tmp &          docs/hold file ./tmp.shm &
-//     docs/hold key 0x12345678 &      docs/hold id 32769 &
-//
-// It ends at `kill`, and then says what it still reads there; or after an hour. One word more,
-// `fork`, has a child hold the object too; `exec COMMAND...` becomes that command while it holds
-// it.
+// Holds an object of the three programs, so that you can look at it from outside. At its end it
+// says which name it still reads there.
 
 #include <sys/mman.h>
 #include <sys/shm.h>
@@ -13,9 +7,19 @@
 #include "../common/exchange.h"
 #include "../common/process.h"
 
+constexpr char kUsage[] =
+    "usage: hold posix /tmp | file ./tmp.shm | key 0x12345678 | id 7  [fork | exec COMMAND...]\n"
+    "  maps the object or attaches the segment, and waits: for TERM, INT, HUP, QUIT, or an hour\n"
+    "  fork  a child holds it too\n"
+    "  exec  becomes that command while it holds it\n";
+
 // Maps the object behind a descriptor [mmap(2)].
 static const Items* map(int fd, const char* name) {
     if (fd == -1) err(1, "open(%s)", name);
+    struct stat it;
+    if (fstat(fd, &it) == -1) err(1, "fstat(%s)", name);
+    if (!S_ISREG(it.st_mode) || it.st_size < off_t{kBytes})
+        errx(1, "%s is not a file with %zu bytes", name, kBytes);
     void* address = mmap(nullptr, kBytes, PROT_READ, MAP_SHARED, fd, 0);
     if (address == MAP_FAILED) err(1, "mmap(%s)", name);
     close(fd);
@@ -27,34 +31,59 @@ static const Items* attach(int id, const char* name) {
     if (id == -1) err(1, "shmget(%s)", name);
     void* address = shmat(id, nullptr, SHM_RDONLY);
     if (address == reinterpret_cast<void*>(-1)) err(1, "shmat(%d)", id);
+    shmid_ds it;
+    if (shmctl(id, IPC_STAT, &it) == -1) err(1, "shmctl(%d, IPC_STAT)", id);
+    if (it.shm_segsz < kBytes) errx(1, "%s is not a segment with %zu bytes", name, kBytes);
     return static_cast<const Items*>(address);
 }
 
 static const Items* hold(const std::string& kind, const char* name) {
-    if (kind == "posix") return map(shm_open(name, O_RDONLY, 0), name);
-    if (kind == "file") return map(open(name, O_RDONLY), name);
+    const int flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC;  // O_NONBLOCK: do not wait at a FIFO
+    if (kind == "posix") return map(shm_open(name, flags, 0), name);
+    if (kind == "file") return map(open(name, flags), name);
     if (kind == "id") return attach(static_cast<int>(number(name, INT32_MAX)), name);
-    if (kind != "key") errx(2, "'%s' is not posix, file, key or id", kind.c_str());
+    if (kind != "key") errx(2, "'%s' is not posix, file, key or id; see --help", kind.c_str());
     return attach(shmget(static_cast<key_t>(number(name, UINT32_MAX)), 0, 0), name);
 }
 
+// The first name, from a copy: others may change the original.
+static std::string first_name(const Items* shared) {
+    const Items items = *shared;
+    __atomic_signal_fence(__ATOMIC_ACQ_REL);  // the compiler must not read the original again
+    if (!memchr(items.name[0], '\0', sizeof items.name[0])) errx(1, "the first name has no end");
+    return items.name[0];
+}
+
 int main(int argc, char** argv) {
-    if (argc < 3) errx(2, "needs posix|file|key|id NAME [fork | exec COMMAND...]");
-    const std::string way = argc > 3 ? argv[3] : "";
-    const Items* items = hold(argv[1], argv[2]);
-    if (way == "exec" && argc > 4) {
+    const std::string first = argc > 1 ? argv[1] : "", way = argc > 3 ? argv[3] : "";
+    if (first == "--help") {
+        fputs(kUsage, stdout);
+        return done(0);
+    }
+    if (argc < 3 || (argc > 3 && !(way == "fork" && argc == 4) && !(way == "exec" && argc > 4))) {
+        fputs(kUsage, stderr);
+        return 2;
+    }
+    const Items* items = hold(first, argv[2]);
+    first_name(items);
+    if (way == "exec") {
         execvp(argv[4], argv + 4);
         err(1, "execvp(%s)", argv[4]);
     }
-    if (way == "fork" && spawn() == 0) pause();  // until its parent ends
-    hold_signals(SIG_BLOCK);
+    if (way == "fork" && spawn() == 0)
+        while (true) pause();  // until its parent ends
+
+    // Blocked, a signal waits for sigwait(3). That goes on waiting after a stop and a SIGCONT.
+    sigset_t ends;
+    sigemptyset(&ends);
+    for (int end : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM}) sigaddset(&ends, end);
+    sigprocmask(SIG_BLOCK, &ends, nullptr);
+    signal(SIGPIPE, SIG_IGN);  // a reader that left is an error, which done() reports
     printf("%d holds %s\n", getpid(), argv[2]);
-    fflush(stdout);
-    sigset_t end;
-    sigemptyset(&end);
-    sigaddset(&end, SIGTERM);
-    const timespec hour = {3600, 0};
-    if (sigtimedwait(&end, nullptr, &hour) == SIGTERM)
-        printf("%d reads %s\n", getpid(), items->name[0]);
-    return fflush(stdout) != 0;
+    done(0);
+    alarm(3600);
+    int end;
+    sigwait(&ends, &end);
+    printf("%d reads %s\n", getpid(), first_name(items).c_str());
+    return done(0);
 }

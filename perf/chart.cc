@@ -158,7 +158,7 @@ static double transfers_panel(const Report& report, double top, FILE* out) {
     const double from = floor(log10(least)), to = ceil(log10(most) + 0.01);
     text(out, 24, top + 20, "h", "Messages per second to another process");
     text(out, 24, top + 40, "n", "Each step of the scale is ten times the one before.");
-    const double left = 160, right = kWidth - 150;
+    const double left = 210, right = kWidth - 110;
     const auto x = [&](double rate) {
         return left + (log10(rate) - from) / (to - from) * (right - left);
     };
@@ -175,8 +175,8 @@ static double transfers_panel(const Report& report, double top, FILE* out) {
             text(out, 24, y + 16, "", std::to_string(all[i]->bytes) + " bytes");
             y += 22;
         }
-        text(out, 148, y + 14, "e", all[i]->mechanism);
-        const int colour = all[i]->mechanism == "shared memory" ? 1 : 0;
+        text(out, 198, y + 14, "e", all[i]->mechanism);
+        const int colour = all[i]->mechanism.rfind("shared memory", 0) == 0 ? 1 : 0;
         if (all[i]->real.empty()) {
             text(out, left + 8, y + 14, "n", "not measured: does not fit");
         } else {

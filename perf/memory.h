@@ -34,7 +34,7 @@ inline std::string failure(const char* call, const std::string& argument) {
     return std::string(call) + "(" + argument + "): " + strerror(errno);
 }
 
-// For a sudden end, by a signal that cannot wait or by errx(3): the one object that exists.
+// For a sudden end, by SIGBUS or errx(3): the one object that exists.
 inline Memory* made = nullptr;
 
 // Removes the name or the segment; memory that is mapped stays until it is unmapped.

@@ -27,6 +27,14 @@ static void note_stop(int number) {
     stopped = 1;
 }
 
+static void remove_made() {
+    if (made) remove(*made);
+}
+static void remove_and_end(int number) {
+    remove_made();
+    on_signal(number);
+}
+
 // A bar and the time left on stderr, if somebody looks at it.
 struct Progress {
     double planned, done = 0, start = now();
@@ -172,7 +180,7 @@ static void stages(const Options& options, Progress& progress, Report& report) {
 static void transfers(const Options& options, Progress& progress, Report& report) {
     const double seconds = options.seconds * (options.full ? 0.1 : 0.2) / (3 * kHows);
     for (size_t bytes : {64, 1500, 65536})
-        for (How how : {kRing, kPipe, kSocket, kQueue}) {
+        for (How how : {kRing, kRingEach, kPipe, kPipeBlocks, kSocket, kQueue}) {
             progress.show(0, std::string("messages over a ") + kHow[how]);
             const Transfer result = transfer(how, bytes, seconds);
             progress.finish(seconds);
@@ -261,9 +269,8 @@ int main(int argc, char** argv) {
     prepare();
     const Options options = read_options(argc, argv);
     // What is to be told goes on at once, and the program ends after it has shown what is finished.
-    take_back = [] {
-        if (made) remove(*made);
-    };
+    atexit(remove_made);
+    handle_signal(SIGBUS, remove_and_end, SA_RESETHAND);
     handle_stops(note_stop, 0);  // without SA_RESTART: a call that waits ends
     report.full = options.full;
     report.machine = machine(options.directory);
@@ -288,8 +295,7 @@ int main(int argc, char** argv) {
     if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
     if (stopped) {
         warnx("stopped: the rest was not measured");
-        signal(stop_number, SIG_DFL);
-        raise(stop_number);
+        end_by(stop_number);
     }
     return 0;
 }

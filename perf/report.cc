@@ -199,10 +199,10 @@ static void print_transfers(const Report& report, FILE* out) {
     const auto all = report.of("message"), trips = report.of("round trip");
     if (all.empty()) return;
     fprintf(out,
-            "\nMessages to another process, and there and back\n%6s %-14s %11s %7s %12s %10s\n",
+            "\nMessages to another process, and there and back\n%6s %-25s %11s %7s %12s %10s\n",
             "bytes", "through", "messages/s", "GB/s", "round trip", "99 % below");
     for (size_t i = 0; i < all.size() && i < trips.size(); ++i) {
-        fprintf(out, "%6zu %-14s ", all[i]->bytes, all[i]->mechanism.c_str());
+        fprintf(out, "%6zu %-25s ", all[i]->bytes, all[i]->mechanism.c_str());
         if (all[i]->real.empty() || trips[i]->real.empty()) {
             fprintf(out, "%11s\n", "not measured");
             continue;

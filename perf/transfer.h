@@ -1,4 +1,4 @@
-// One process hands messages to another, in four ways; what does that cost?
+// One process hands messages to another, in six ways; what does that cost?
 
 #pragma once
 
@@ -10,88 +10,97 @@
 #include <string>
 #include <vector>
 
-#include "../shm_posix/packets/ring_consumer.h"
-#include "../shm_posix/packets/ring_producer.h"
+#include "../shm_posix/packets/ring.h"
 #include "rounds.h"
 
-enum How { kRing, kPipe, kSocket, kQueue, kHows };
-inline const char* const kHow[kHows] = {"shared memory", "pipe", "UNIX socket", "message queue"};
+// Two of them in batches, which tells what batches do from what the way does.
+enum How { kRing, kRingEach, kPipe, kPipeBlocks, kSocket, kQueue, kHows };
+inline const char* const kHow[kHows] = {"shared memory", "shared memory, one by one",
+                                        "pipe",          "pipe, 64 KiB blocks",
+                                        "UNIX socket",   "message queue"};
 
 // One direction, made before the fork; each process then keeps one side of it.
 struct Line {
     How how;
     size_t size;      // bytes of every message
-    int fds[2] = {};  // [0] to read, [1] to write; of a message queue both the same
-    void* memory = nullptr;
-    Producer producer = {};
-    Consumer consumer = {};
+    int fds[2] = {};  // [0] to read, [1] to write; of a ring and a message queue both the same
+    Ring* memory = nullptr;
+    End end = {};
+    // Of what goes through read(2) and write(2): a message, or as many as fit into 64 KiB. The
+    // sender has filled it up to `filled`; the receiver, too, and has used what is before `used`.
     std::vector<unsigned char> buffer = {};
+    size_t filled = 0, used = 0;
     std::string problem = {};
 
+    bool ring() const { return how == kRing || how == kRingEach; }
     uint32_t slots() const { return std::clamp<uint32_t>((1 << 20) / uint32_t(size), 16, 1024); }
-    size_t bytes() const { return ring_bytes(slots(), uint32_t(size)); }
+    size_t bytes() const { return static_cast<size_t>(ring_bytes(slots(), uint32_t(size))); }
 };
 
-inline void open_line(Line& line) {
-    const std::string name = object_name + "-line";
-    line.buffer.resize(line.size);
-    hold_signals();  // until the name is gone: the descriptors are enough
-    if (line.how == kRing) {
-        const int fd = shm_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600);
-        if (fd == -1) line.problem = failure("shm_open", "/dev/shm" + name);
-        if (fd != -1) {
-            shm_unlink(name.c_str());
-            errno = posix_fallocate(fd, 0, static_cast<off_t>(line.bytes()));
-            if (errno != 0)
-                line.problem = failure("posix_fallocate", std::to_string(line.bytes()) + " bytes");
-            else
-                line.memory =
-                    mmap(nullptr, line.bytes(), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-            if (line.memory == MAP_FAILED) {
-                line.problem = failure("mmap", "/dev/shm" + name);
-                line.memory = nullptr;
-            }
-            close(fd);
-        }
-        if (line.memory) ring_create(line.memory, line.slots(), uint32_t(line.size));
-    } else if (line.how == kPipe) {
-        if (pipe(line.fds) == -1) line.problem = failure("pipe", "");
-    } else if (line.how == kSocket) {
-        if (socketpair(AF_UNIX, SOCK_STREAM, 0, line.fds) == -1)
-            line.problem = failure("socketpair", "");
-    } else {
-        mq_attr attributes = {};
-        attributes.mq_maxmsg = line.size > 8192 ? 4 : 10;  // both queues within RLIMIT_MSGQUEUE
-        attributes.mq_msgsize = static_cast<long>(line.size);
-        const mqd_t queue = mq_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600, &attributes);
-        if (queue == -1)
-            line.problem = failure("mq_open", std::to_string(line.size) + " bytes") +
-                           " (/proc/sys/fs/mqueue/msgsize_max says what fits)";
-        else
-            mq_unlink(name.c_str());
-        line.fds[0] = line.fds[1] = queue;
+// Maps a ring in an object without a name.
+inline void open_ring(Line& line) {
+    const int fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    line.fds[0] = line.fds[1] = fd;
+    if (fd == -1) {
+        line.problem = failure("open", "/dev/shm, O_TMPFILE");
+        return;
     }
-    hold_signals(SIG_UNBLOCK);
+    errno = posix_fallocate(fd, 0, static_cast<off_t>(line.bytes()));
+    if (errno != 0) {
+        line.problem = failure("posix_fallocate", std::to_string(line.bytes()) + " bytes");
+        return;
+    }
+    void* memory = mmap(nullptr, line.bytes(), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (memory == MAP_FAILED)
+        line.problem = failure("mmap", std::to_string(line.bytes()) + " bytes");
+    else
+        line.memory = ring_create(memory, line.slots(), uint32_t(line.size));
 }
 
-// Keeps one side: a reader sees the end of the line when the last writer is gone.
+inline void open_queue(Line& line) {
+    const std::string name = object_name + "-line";
+    mq_attr attributes = {};
+    attributes.mq_maxmsg = line.size > 8192 ? 4 : 10;  // both queues within RLIMIT_MSGQUEUE
+    attributes.mq_msgsize = static_cast<long>(line.size);
+    hold_signals();  // until the name is gone: the descriptor is enough
+    const mqd_t queue = mq_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600, &attributes);
+    if (queue == -1)
+        line.problem = failure("mq_open", std::to_string(line.size) + " bytes") +
+                       " (/proc/sys/fs/mqueue/msgsize_max says what fits)";
+    else
+        mq_unlink(name.c_str());
+    hold_signals(SIG_UNBLOCK);
+    line.fds[0] = line.fds[1] = queue;
+}
+
+inline void open_line(Line& line) {
+    const size_t messages = line.how == kPipeBlocks ? std::max<size_t>(65536 / line.size, 1) : 1;
+    line.buffer.resize(messages * line.size);
+    if (line.ring())
+        open_ring(line);
+    else if (line.how == kQueue)
+        open_queue(line);
+    else if (line.how == kSocket && socketpair(AF_UNIX, SOCK_STREAM, 0, line.fds) == -1)
+        line.problem = failure("socketpair", "");
+    else if (line.how != kSocket && pipe(line.fds) == -1)
+        line.problem = failure("pipe", "");
+}
+
+// Keeps one side: a reader sees the end of the line when the last writer is gone. The descriptor of
+// a ring stays open: to close it would drop the lock that tells who is there.
 inline void keep(Line& line, Side side) {
-    if (line.how == kRing) {
-        PacketRing* ring = static_cast<PacketRing*>(line.memory);
-        if (const char* fault = side == kProducer ? ring_join(&line.producer, ring)
-                                                  : ring_join(&line.consumer, ring))
+    if (line.ring()) {
+        if (const char* fault = ring_join(&line.end, line.fds[0], line.memory, side))
             errx(1, "ring_join: the ring %s", fault);
-    } else if (line.how != kQueue)
+    } else if (line.how != kQueue) {
         close(line.fds[side == kProducer ? 0 : 1]);
+    }
 }
 
 inline void close_line(Line& line, Side side) {
-    if (line.how == kRing) {
-        if (line.producer.ring) ring_leave(&line.producer);
-        if (line.consumer.ring) ring_leave(&line.consumer);
-        munmap(line.memory, line.bytes());
-    } else
-        close(line.fds[side == kProducer ? 1 : 0]);
+    if (line.end.ring) ring_leave(&line.end);
+    if (line.memory) munmap(line.memory, line.bytes());
+    close(line.fds[side == kProducer ? 1 : 0]);
 }
 
 // Told to stop, or the child is no more (whom the parent still has to wait for).
@@ -101,31 +110,63 @@ inline bool peer_gone() {
     return stopped || child.si_pid != 0;
 }
 
+// Can a call that failed be made again?
+inline bool again() { return (errno == EINTR || errno == ETIMEDOUT) && !peer_gone(); }
+
+// Writes what is in the buffer.
+inline bool flush(Line& line) {
+    for (size_t done = 0; done < line.filled;) {
+        const timespec deadline = {time(nullptr) + 2, 0};
+        const unsigned char* from = line.buffer.data() + done;
+        const size_t rest = line.filled - done;
+        ssize_t n = 0;
+        if (line.how != kQueue)
+            n = write(line.fds[1], from, rest);
+        else if (mq_timedsend(line.fds[1], reinterpret_cast<const char*>(from), rest, 0,
+                              &deadline) == 0)
+            n = static_cast<ssize_t>(rest);
+        else
+            n = -1;
+        if (n == -1 && !again()) return false;
+        if (n > 0) done += static_cast<size_t>(n);
+    }
+    line.filled = 0;
+    return true;
+}
+
 // Fills and sends one message; its first byte asks for an answer. False: no use to go on.
 inline bool send(Line& line, bool answer) {
     Slot* slot = nullptr;
-    while (line.how == kRing && !(slot = reserve(&line.producer, 1000)))
+    while (line.ring() && !(slot = reserve(&line.end, 1000)))
         if (peer_gone()) return false;
-    unsigned char* at = slot ? slot->data() : line.buffer.data();
+    unsigned char* at = slot ? slot->data() : line.buffer.data() + line.filled;
     memset(at, 1, line.size);
     at[0] = answer;
     if (slot) {
-        commit(&line.producer, uint32_t(line.size));
-        if (answer) publish(&line.producer);
+        commit(&line.end, uint32_t(line.size));
+        if (answer || line.how == kRingEach) publish(&line.end);
         return true;
     }
-    for (size_t done = 0; done < line.size;) {
-        ssize_t n = 0;
-        if (line.how == kQueue) {
-            const timespec deadline = {time(nullptr) + 2, 0};
-            const char* message = reinterpret_cast<char*>(at);
-            if (mq_timedsend(line.fds[1], message, line.size, 0, &deadline) == 0) return true;
-            n = -1;
-        } else {
-            n = write(line.fds[1], at + done, line.size - done);
-        }
-        if (n == -1 && ((errno != EINTR && errno != ETIMEDOUT) || peer_gone())) return false;
-        if (n > 0) done += static_cast<size_t>(n);
+    line.filled += line.size;
+    return (line.filled < line.buffer.size() && !answer) || flush(line);
+}
+
+// Reads until there is a whole message in the buffer.
+inline bool fill(Line& line) {
+    if (line.filled - line.used >= line.size) return true;
+    std::copy(line.buffer.data() + line.used, line.buffer.data() + line.filled, line.buffer.data());
+    line.filled -= line.used;
+    line.used = 0;
+    while (line.filled < line.size) {
+        const timespec deadline = {time(nullptr) + 2, 0};
+        unsigned char* to = line.buffer.data() + line.filled;
+        const size_t room = line.buffer.size() - line.filled;
+        const ssize_t n = line.how == kQueue
+                              ? mq_timedreceive(line.fds[0], reinterpret_cast<char*>(to), room,
+                                                nullptr, &deadline)
+                              : read(line.fds[0], to, room);
+        if (n == 0 || (n == -1 && !again())) return false;
+        if (n > 0) line.filled += static_cast<size_t>(n);
     }
     return true;
 }
@@ -135,19 +176,10 @@ inline volatile uint64_t sink;  // so that nobody leaves the reading out
 // Receives one message and reads every byte of it.
 inline bool receive(Line& line, bool* answer) {
     Slot* slot = nullptr;
-    while (line.how == kRing && !(slot = take(&line.consumer, 1000)))
-        if (peer_gone() || line.consumer.producer == kDied) return false;
-    unsigned char* at = slot ? slot->data() : line.buffer.data();
-    for (size_t done = 0; !slot && done < line.size;) {
-        const timespec deadline = {time(nullptr) + 2, 0};
-        char* to = reinterpret_cast<char*>(at + done);
-        const ssize_t n = line.how == kQueue
-                              ? mq_timedreceive(line.fds[0], to, line.size, nullptr, &deadline)
-                              : read(line.fds[0], to, line.size - done);
-        if (n == 0 || (n == -1 && ((errno != EINTR && errno != ETIMEDOUT) || peer_gone())))
-            return false;
-        if (n > 0) done += static_cast<size_t>(n);
-    }
+    while (line.ring() && !(slot = take(&line.end, 1000)))
+        if (peer_gone() || gone(line.end.other)) return false;
+    if (!slot && !fill(line)) return false;
+    const unsigned char* at = slot ? slot->data() : line.buffer.data() + line.used;
     uint64_t sum = 0;
     for (size_t i = 0; i + 8 <= line.size; i += 8) {
         uint64_t word;
@@ -156,7 +188,10 @@ inline bool receive(Line& line, bool* answer) {
     }
     sink = sum;
     *answer = at[0] != 0;
-    if (slot) release(&line.consumer);
+    if (slot)
+        release(&line.end);
+    else
+        line.used += line.size;
     return true;
 }
 

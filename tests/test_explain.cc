@@ -13,6 +13,8 @@
 
 namespace {
 
+// LeakSanitizer refuses to be traced.
+const char* const kNoLeaks = "ASAN_OPTIONS=detect_leaks=0";
 std::string explain() { return program("EXPLAIN", "docs/explain"); }
 std::string shm_posix() { return program("SHM_POSIX", "shm_posix/shm_posix"); }
 std::string map_posix() { return program("MAP_POSIX", "map_posix/map_posix"); }
@@ -249,6 +251,16 @@ TEST_CASE("tracer: what cannot be executed, exec and threads", "[trace]") {
     CHECK(WEXITSTATUS(none.tracer.tracees[0].status) == 127);
     CHECK(none.err() == "/nowhere/program: No such file or directory\n");
 
+    // What `prepare` calls is ours and not shown, though a signal stops it there.
+    Tracer prepared({"true"}, kPatience, [] {
+        raise(SIGURG);
+        getppid();
+    });
+    std::string before;
+    for (Event event; (event = prepared.next()).what != Event::executes; prepared.go_on(event.who))
+        before += event.what == Event::signalled ? "signal " : "? ";
+    CHECK(before == "signal ");
+
     Traced twice({"sh", "-c", "exec sh -c 'exec true'"});
     int executed = 0;
     twice.go([&](const Event& event) { executed += event.what == Event::executes; });
@@ -399,7 +411,7 @@ static Steps step_through(const Words& words) {
     std::string line = "\"$@\"; echo \"    $ END $?\" >&2";
     Words all = {"sh", "-c", line, "sh"};
     all.insert(all.end(), words.begin(), words.end());
-    Program it(all, "", {{"ASAN_OPTIONS", "detect_leaks=0"}});
+    Program it(all);
     const std::string mark = "    $ ";
     for (size_t from = 0, at, end;;) {
         it.await_err(mark);
@@ -446,7 +458,7 @@ TEST_CASE("explain --step: each command shows what is told", "[explain]") {
         {{map_posix(), "--name", scratch.path + "/file.shm"}, 12},
         {{shm_v(), "--name", unique_key()}, 9}};
     for (const auto& [words, least] : programs) {
-        Words all = {explain(), "--step"};
+        Words all = {"env", kNoLeaks, explain(), "--step"};
         all.insert(all.end(), words.begin(), words.end());
         INFO(words[0]);
         check_steps(step_through(all), kExchange, 0, least);
@@ -460,7 +472,7 @@ TEST_CASE("explain --step: what stays behind, and the command that removes it", 
     for (const Words& words :
          {Words{shm_posix(), "write", "--name", name}, Words{map_posix(), "write", "--name", file},
           Words{shm_v(), "write", "--name", key}}) {
-        Words all = {explain(), "--step"};
+        Words all = {"env", kNoLeaks, explain(), "--step"};
         all.insert(all.end(), words.begin(), words.end());
         const Steps steps = step_through(all);
         check_steps(steps, "", 0, 4);
@@ -471,11 +483,13 @@ TEST_CASE("explain --step: what stays behind, and the command that removes it", 
     CHECK(leftovers().empty());
     // One that is there already, of which nothing is made and so nothing stays.
     REQUIRE(run({shm_posix(), "write", "--name", name}).status == 0);
-    const Steps taken = step_through({explain(), "--step", shm_posix(), "write", "--name", name});
+    const Steps taken =
+        step_through({"env", kNoLeaks, explain(), "--step", shm_posix(), "write", "--name", name});
     CHECK(taken.result.status == 1);
     CHECK(taken.wrong.empty());
     CHECK(!has(taken.result.err, "stays behind"));
-    const Steps read = step_through({explain(), "--step", shm_posix(), "read", "--name", name});
+    const Steps read =
+        step_through({"env", kNoLeaks, explain(), "--step", shm_posix(), "read", "--name", name});
     check_steps(read, kItems, 0, 2);
     CHECK(!has(read.result.err, "stored"));
     REQUIRE(shell("rm /dev/shm" + name).status == 0);
@@ -486,7 +500,7 @@ TEST_CASE("explain --step: a student's program, also a static one", "[explain]")
         Scratch scratch;
         const std::string path = built(scratch, kStudent, flags), name = "/" + unique();
         if (path.empty()) SKIP_BECAUSE("cannot build a program here " + flags);
-        const Steps steps = step_through({explain(), "--step", path, name});
+        const Steps steps = step_through({"env", kNoLeaks, explain(), "--step", path, name});
         INFO(flags);
         check_steps(steps, "hello\n", 7, 7);
         CHECK(has(steps.result.err, "told once"));
@@ -502,8 +516,8 @@ TEST_CASE("explain: an ordinary user, in namespaces", "[explain]") {
                       proc = {"unshare", "-Urp", "--fork", "--mount-proc"};
     int tried = 0;
     Scratch scratch;  // the collection may lie where that user cannot go
-    REQUIRE(shell("chmod 755 " + scratch.path + " && cp " + explain() + " " + shm_posix() + " " +
-                  shm_v() + " " + scratch.path)
+    REQUIRE(shell("cd " + scratch.path + " && chmod 755 . && cp " + explain() + " explain && cp " +
+                  shm_posix() + " shm_posix && cp " + shm_v() + " shm_v")
                 .status == 0);
     for (const Words& first :
          geteuid() == 0 ? std::vector<Words>{none, user} : std::vector<Words>{none})
@@ -518,7 +532,8 @@ TEST_CASE("explain: an ordinary user, in namespaces", "[explain]") {
             }
             ++tried;
             Words posix = all, segment = all;
-            for (const std::string& word : {scratch.path + "/explain", std::string("--step")}) {
+            for (const std::string& word : {std::string("env"), std::string(kNoLeaks),
+                                            scratch.path + "/explain", std::string("--step")}) {
                 posix.push_back(word);
                 segment.push_back(word);
             }
@@ -548,7 +563,7 @@ TEST_CASE("explain: an ordinary user, in namespaces", "[explain]") {
 
 TEST_CASE("explain: what is told of an exchange, word for word", "[explain]") {
     const std::string name = "/" + unique();
-    const Result result = run({explain(), shm_posix(), "--name", name});
+    const Result result = run({"env", kNoLeaks, explain(), shm_posix(), "--name", name});
     std::string told = std::regex_replace(result.err, std::regex(name), "/tmp");
     told = std::regex_replace(told, std::regex("0x[0-9a-f]+"), "ADDRESS");
     told = std::regex_replace(told, std::regex("skip=\\d+"), "skip=ADDRESS");
@@ -611,25 +626,25 @@ parent P: futex(byte 56 of /dev/shm/tmp, FUTEX_WAKE)
 }
 
 TEST_CASE("explain: exit status, usage, output", "[explain]") {
-    CHECK(run({explain(), "sh", "-c", "echo out; exit 7"}).status == 7);
-    CHECK(run({explain(), "sh", "-c", "kill -TERM $$"}).status == 128 + SIGTERM);
-    CHECK(run({explain(), "sh", "-c", "kill -KILL $$"}).status == 128 + SIGKILL);
-    CHECK(run({explain(), "/nowhere/program"}).status == 127);
-    CHECK(run({explain()}).status == 2);
-    CHECK(run({explain(), "--steps", "true"}).status == 2);
-    CHECK(run({explain(), "--step"}).status == 2);
-    const Result help = run({explain(), "--help"});
+    CHECK(run({"env", kNoLeaks, explain(), "sh", "-c", "echo out; exit 7"}).status == 7);
+    CHECK(run({"env", kNoLeaks, explain(), "sh", "-c", "kill -TERM $$"}).status == 128 + SIGTERM);
+    CHECK(run({"env", kNoLeaks, explain(), "sh", "-c", "kill -KILL $$"}).status == 128 + SIGKILL);
+    CHECK(run({"env", kNoLeaks, explain(), "/nowhere/program"}).status == 127);
+    CHECK(run({"env", kNoLeaks, explain()}).status == 2);
+    CHECK(run({"env", kNoLeaks, explain(), "--steps", "true"}).status == 2);
+    CHECK(run({"env", kNoLeaks, explain(), "--step"}).status == 2);
+    const Result help = run({"env", kNoLeaks, explain(), "--help"});
     CHECK(help.status == 0);
     CHECK(help.out.find("usage: docs/explain [--step] PROGRAM [ARGUMENTS...]\n") == 0);
     CHECK(help.err.empty());
-    const Result quiet = run({explain(), "sh", "-c", "cat"}, "through\n");
+    const Result quiet = run({"env", kNoLeaks, explain(), "sh", "-c", "cat; :"}, "through\n");
     CHECK(quiet.out == "through\n");
     CHECK(!has(quiet.err, "$ "));
 }
 
 TEST_CASE("explain: signals reach the program", "[explain]") {
     for (const std::string signal : {"HUP", "INT", "QUIT", "TERM", "USR1", "USR2"}) {
-        Program it({explain(), "sh", "-c",
+        Program it({"env", kNoLeaks, explain(), "sh", "-c",
                     "trap 'echo got " + signal + "; exit 3' " + signal +
                         "; echo ready; while :; do sleep 0.01; done"});
         it.await_out("ready\n");
@@ -641,7 +656,7 @@ TEST_CASE("explain: signals reach the program", "[explain]") {
 
 TEST_CASE("explain --step: a signal while it waits for Enter resumes all", "[explain]") {
     const std::string name = "/" + unique();
-    Program it({explain(), "--step", shm_posix(), "--name", name});
+    Program it({"env", kNoLeaks, explain(), "--step", shm_posix(), "--name", name});
     while (!has(it.await_err("    $ "), "FUTEX_WAIT")) it.write("\n");
     REQUIRE(kill(it.pid(), SIGINT) == 0);  // not from a terminal: the program gets it, too
     const Result result = it.finish();
@@ -649,9 +664,11 @@ TEST_CASE("explain --step: a signal while it waits for Enter resumes all", "[exp
     CHECK(has(result.err, "gets a signal: Interrupt"));
     CHECK(!exists("/dev/shm" + name));
 
+    if (shell("command -v script && command -v setsid").status != 0)
+        SKIP_BECAUSE("script or setsid is not installed: no terminal to press Ctrl-C in");
     // As a terminal does it: to all. The program ignores it here, and runs to its end.
     Program all(
-        {"setsid", "-w", "script", "-qefc",
+        {"env", kNoLeaks, "setsid", "-w", "script", "-qefc",
          explain() + " --step sh -c \"trap '' INT; exec " + shm_posix() + " --name " + name + "\"",
          "/dev/null"});
     all.await_out("Enter goes on here)");
@@ -664,14 +681,15 @@ TEST_CASE("explain --step: a signal while it waits for Enter resumes all", "[exp
 }
 
 TEST_CASE("explain --step: the end of stdin is Enter; deadlines wait", "[explain]") {
-    const Result result = run({explain(), "--step", shm_posix(), "--name", "/" + unique()});
+    const Result result =
+        run({"env", kNoLeaks, explain(), "--step", shm_posix(), "--name", "/" + unique()});
     CHECK(result.status == 0);
     CHECK(has(result.err, "its deadline gets an hour more"));
 
     Scratch scratch;
     const std::string path = built(scratch, kDeadline);
     if (path.empty()) SKIP_BECAUSE("there is no compiler");
-    Program it({explain(), "--step", path});
+    Program it({"env", kNoLeaks, explain(), "--step", path});
     for (int i = 0; i < 40 && !has(it.await_err("    $ "), "deadline"); ++i) it.write("\n");
     usleep(1200 * 1000);  // longer than the program would wait
     for (int i = 0; i < 40; ++i) it.write("\n");
@@ -681,7 +699,7 @@ TEST_CASE("explain --step: the end of stdin is Enter; deadlines wait", "[explain
 }
 
 TEST_CASE("explain: a stopped program stays stopped", "[explain]") {
-    Program it({explain(), "sh", "-c", "echo $$; kill -STOP $$; echo on"});
+    Program it({"env", kNoLeaks, explain(), "sh", "-c", "echo $$; kill -STOP $$; echo on"});
     const std::string pid = it.await_out("\n");
     it.await_err("stopped, until SIGCONT\n");
     usleep(300 * 1000);
@@ -696,10 +714,18 @@ TEST_CASE("explain: looking at an object gives it no memory", "[explain]") {
     Scratch scratch;
     const std::string path = built(scratch, kStudent), name = "/" + unique();
     if (path.empty()) SKIP_BECAUSE("there is no compiler");
-    CHECK(run({explain(), path, name}).status == 7);
+    CHECK(run({"env", kNoLeaks, explain(), path, name}).status == 7);
     struct stat it = {};
     CHECK(stat(("/dev/shm" + name).c_str(), &it) == 0);
     CHECK(it.st_size == 1 << 20);
     CHECK(it.st_blocks * 512 == sysconf(_SC_PAGESIZE));
+    // What it held before is no store of the program; this one stores the same once more.
+    const Result again = run({"env", kNoLeaks, explain(), path, name});
+    CHECK(again.out == "hello\n");
+    CHECK(!has(again.err, "stored"));
+    // What somebody else removes does not stay behind.
+    Program it_goes({"env", kNoLeaks, explain(), "--step", path, name});
+    it_goes.await_err("    $ ");
     CHECK(unlink(("/dev/shm" + name).c_str()) == 0);
+    CHECK(!has(it_goes.finish().err, "stays behind"));
 }

@@ -11,12 +11,14 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <memory>
 #include <random>
+#include <set>
 
+#include "../shm_posix/packets/ring.h"
 #include "../shm_posix/packets/source.h"
-#include "../shm_posix/packets/ring_consumer.h"
-#include "../shm_posix/packets/ring_producer.h"
 #include "support.h"
+#include "trace.h"
 
 namespace {
 
@@ -43,14 +45,23 @@ std::string random_bytes(size_t count) {
     return text;
 }
 
-// Whether a process of `run` has closed the ring's object.
+// Whether a process of `run` has closed the ring's object, which has no name.
 bool has_left(const std::string& pid) {
     for (const auto& fd : std::filesystem::directory_iterator("/proc/" + pid + "/fd")) {
         std::error_code gone;  // it may be closed meanwhile
-        if (has(std::filesystem::read_symlink(fd, gone).string(), "/dev/shm/packets-"))
-            return false;
+        if (has(std::filesystem::read_symlink(fd, gone).string(), "/dev/shm/")) return false;
     }
     return true;
+}
+
+// What follows the name of the object, of which `run` has one without a name.
+std::string ring_of(pid_t pid) {
+    for (const auto& fd :
+         std::filesystem::directory_iterator("/proc/" + std::to_string(pid) + "/fd")) {
+        const std::string to = std::filesystem::read_symlink(fd).string();
+        if (has(to, "/dev/shm/")) return to.substr(to.find(' ') + 1);
+    }
+    return "none";
 }
 
 // Whether a process waits for something.
@@ -86,18 +97,49 @@ class Client {
     int fd_;
 };
 
-// A ring of 8 slots of 64 bytes for this process and its children; a test with it has a deadline.
+// A ring for this process and its children, each of which takes one side at most, since it has one
+// descriptor of the object; a test with it has a deadline.
 struct SharedRing {
-    SharedRing() {
-        alarm(kPatience);  // a lock that nobody gives back would be waited for without end
+    explicit SharedRing(uint32_t slots = 8, uint32_t bytes = 64)
+        : size(static_cast<size_t>(ring_bytes(slots, bytes))) {
+        alarm(kPatience);
+        fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+        REQUIRE(fd != -1);
+        REQUIRE(ftruncate(fd, static_cast<off_t>(size)) == 0);
+        memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         REQUIRE(memory != MAP_FAILED);
-        ring = ring_create(memory, 8, 64);
+        ring = ring_create(memory, slots, bytes);
     }
-    ~SharedRing() { munmap(memory, size), alarm(0); }
-    const size_t size = ring_bytes(8, 64);
-    void* const memory =
-        mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    PacketRing* ring;
+    ~SharedRing() {
+        munmap(memory, size);
+        close(fd);
+        alarm(0);
+    }
+    SharedRing(const SharedRing&) = delete;
+    SharedRing& operator=(const SharedRing&) = delete;
+    // A child that takes that side, does this and exits with 0, if that returns true.
+    template <class Act>
+    pid_t start(Side side, Act act) const {
+        const pid_t child = fork();
+        if (child != 0) return child;
+        alarm(kPatience);
+        End end;
+        _exit(ring_join(&end, fd, ring, side) || !act(&end));
+    }
+    // The same to its end; returns its status as the shell has it.
+    template <class Act>
+    int run(Side side, Act act) const {
+        return end_of(start(side, act));
+    }
+    static int end_of(pid_t child) {
+        int status = 0;
+        REQUIRE(waitpid(child, &status, 0) == child);
+        return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    }
+    const size_t size;
+    int fd = -1;
+    void* memory = nullptr;
+    Ring* ring = nullptr;
 };
 
 // A FIFO that nobody reads.
@@ -316,7 +358,7 @@ TEST_CASE("packets: a ring for which there is no memory is refused, and not left
         words.insert(words.end(), verb.begin(), verb.end());
         const Result result = run(words);
         CHECK(result.status == 1);
-        CHECK(has(result.err, "posix_fallocate(/"));
+        CHECK(has(result.err, "posix_fallocate(/dev/shm, "));
         CHECK(has(result.err, "No space left on device\n"));
         CHECK(!exists(ring.path));
     }
@@ -407,7 +449,7 @@ TEST_CASE("one producer, one consumer: a second of a kind is refused", "[packets
 
 TEST_CASE("what bears the ring's name is checked before it is used", "[packets]") {
     RingName ring;
-    const size_t size = ring_bytes(4, 100);
+    const size_t size = static_cast<size_t>(ring_bytes(4, 100));
     std::vector<std::string> bad = {"x", std::string(300, 'x'), std::string(size, '\0')};
     std::string good(size, '\0');
     void* memory = aligned_alloc(64, (size + 63) / 64 * 64);
@@ -421,17 +463,27 @@ TEST_CASE("what bears the ring's name is checked before it is used", "[packets]"
         return changed;
     };
     bad.push_back(good.substr(0, size - 64));
-    bad.push_back(with(offsetof(PacketRing, magic), kRingMagic + 1));
-    bad.push_back(with(offsetof(PacketRing, header_bytes), 8));
-    bad.push_back(with(offsetof(PacketRing, slots), 0));
-    bad.push_back(with(offsetof(PacketRing, slots), 5));
-    bad.push_back(with(offsetof(PacketRing, slots), 0xffffffff));
-    bad.push_back(with(offsetof(PacketRing, size), 0));
-    bad.push_back(with(offsetof(PacketRing, size), 0xffffffff));
-    bad.push_back(with(offsetof(PacketRing, published), 5));
-    bad.push_back(with(offsetof(PacketRing, handled), 1));
-    bad.push_back(with(offsetof(PacketRing, published) + 4, 0xffffffff));
-    memcpy(&bad.back()[offsetof(PacketRing, handled) + 4], "\xff\xff\xff\xff", 4);  // all but over
+    const size_t published = offsetof(Ring, seat) + offsetof(Seat, count);
+    const size_t handled = published + sizeof(Seat);
+    const size_t begun = handled - offsetof(Seat, count) + offsetof(Seat, begun);
+    const size_t producer = offsetof(Ring, seat) + offsetof(Seat, presence);
+    bad.push_back(good + std::string(64, '\0'));
+    bad.push_back(with(offsetof(Ring, magic), kRingMagic + 1));
+    bad.push_back(with(offsetof(Ring, header_bytes), 8));
+    bad.push_back(with(offsetof(Ring, slots), 0));
+    bad.push_back(with(offsetof(Ring, slots), 3));
+    bad.push_back(with(offsetof(Ring, slots), 5));
+    bad.push_back(with(offsetof(Ring, slots), 0xffffffff));
+    bad.push_back(with(offsetof(Ring, size), 0));
+    bad.push_back(with(offsetof(Ring, size), 0xffffffff));
+    bad.push_back(with(published, 5));
+    bad.push_back(with(handled, 1));
+    bad.push_back(with(begun, 2));
+    bad.push_back(with(producer, kDied));
+    bad.push_back(with(producer, 4));
+    bad.push_back(with(published + 4, 0xffffffff));
+    memcpy(&bad.back()[handled + 4], "\xff\xff\xff\xff", 4);  // all but over
+    memcpy(&bad.back()[begun + 4], "\xff\xff\xff\xff", 4);
     for (size_t i = 0; i < bad.size(); ++i) {
         put(ring.path, bad[i]);
         const Result result = run({kProgram, "consume", "--name", ring.name});
@@ -582,7 +634,7 @@ TEST_CASE("run leaves nothing behind and hangs on nothing, whoever is killed", "
         both.await_out("at work\n");
         const std::vector<pid_t> pids = children(both.pid());
         REQUIRE(pids.size() == 1);
-        CHECK(!exists("/dev/shm/packets-" + std::to_string(both.pid())));
+        for (const pid_t pid : {both.pid(), pids[0]}) CHECK(ring_of(pid) == "(deleted)");
         kill(parent ? both.pid() : pids[0], SIGKILL);
         if (!parent) both.await_err("the child was killed: Killed\n");  // its input goes on
         CHECK(both.finish().status == (parent ? 128 + SIGKILL : 1));
@@ -719,25 +771,18 @@ TEST_CASE("an idle pair uses no processor time", "[packets]") {
     CHECK(both.finish().status == 0);
 }
 
-TEST_CASE("the ring goes on after the death of a process that held its lock", "[packets]") {
+TEST_CASE("the ring goes on after its producer was killed", "[packets]") {
     SharedRing shared;
-    PacketRing* ring = shared.ring;
-    const pid_t child = fork();
-    if (child == 0) {
-        Producer producer;
-        if (ring_join(&producer, ring)) _exit(1);
+    const int killed = shared.run(kProducer, [](End* producer) {
         for (uint32_t i = 0; i < 3; ++i) {
-            reserve(&producer, 0)->data()[0] = static_cast<unsigned char>('a' + i);
-            commit(&producer, 1);  // two are a batch; the third is not handed over
+            reserve(producer, 0)->data()[0] = static_cast<unsigned char>('a' + i);
+            commit(producer, 1);  // two are a batch; the third is not handed over
         }
-        lock(&ring->lock);
-        kill(getpid(), SIGKILL);
-    }
-    int status = 0;
-    REQUIRE(waitpid(child, &status, 0) == child);
-    REQUIRE(WIFSIGNALED(status));
-    Consumer consumer;
-    REQUIRE(ring_join(&consumer, ring) == nullptr);
+        return kill(getpid(), SIGKILL) == -1;
+    });
+    REQUIRE(killed == 128 + SIGKILL);
+    End consumer;
+    REQUIRE(ring_join(&consumer, shared.fd, shared.ring, kConsumer) == nullptr);
     for (const char expected : {'a', 'b'}) {
         Slot* slot = take(&consumer, 0);
         REQUIRE(slot != nullptr);
@@ -745,41 +790,37 @@ TEST_CASE("the ring goes on after the death of a process that held its lock", "[
         CHECK(slot->data()[0] == expected);
         release(&consumer);
     }
-    CHECK(take(&consumer, 30000) == nullptr);  // at once
-    CHECK(consumer.producer == kDied);
-    Producer producer;
-    REQUIRE(ring_join(&producer, ring) == nullptr);
-    CHECK(producer.next == 2);
-    commit(&producer, 1);
-    CHECK(ring_leave(&producer) == 1);  // it hands over what is left
-    CHECK(find_side(ring, kConsumer) == kHere);
+    CHECK(take(&consumer, 1) == nullptr);
+    CHECK(consumer.other == kDied);
+    const int left = shared.run(kProducer, [](End* producer) {
+        const bool successor = producer->next == 2;
+        commit(producer, 1);
+        ring_leave(producer);  // it hands over what is left
+        return successor && find_other(producer) == kHere;
+    });
+    CHECK(left == 0);
+    CHECK(ring_waiting(shared.ring) == 1);
     REQUIRE(take(&consumer, 0) != nullptr);
     release(&consumer);
-    CHECK(take(&consumer, 30000) == nullptr);
-    CHECK(consumer.producer == kLeft);
-    CHECK(ring_leave(&consumer) == 0);
+    CHECK(take(&consumer, kPatience * 2000) == nullptr);  // at once
+    CHECK(consumer.other == kLeft);
+    ring_leave(&consumer);
+    CHECK(ring_waiting(shared.ring) == 0);
 }
 
-TEST_CASE("a lost wake-up of the ring's lock costs a second, not all", "[packets]") {
+TEST_CASE("a waker that dies before it wakes costs a deadline, not all", "[packets]") {
     SharedRing shared;
-    pthread_mutex_t* mutex = &shared.ring->lock;
-    const auto word = [&]() -> volatile int& { return mutex->__data.__lock; };
-    const pid_t owner = fork();
-    if (owner == 0) alarm(kPatience), lock(mutex), pause();
-    while (word() == 0) usleep(1000);  // SharedRing has set an alarm
-    const pid_t waiter = fork();
-    if (waiter == 0) {
-        alarm(kPatience);
-        lock(mutex);
-        _exit(0);
-    }
-    CHECK(eventually(sleeping, std::to_string(waiter)));
-    word() = 0;  // unlocked, and its owner dies before it wakes the next
-    int status = -1;
-    CHECK(waitpid(waiter, &status, 0) == waiter);
-    CHECK(status == 0);
-    kill(owner, SIGKILL);
-    CHECK(waitpid(owner, nullptr, 0) == owner);
+    const pid_t consumer =
+        shared.start(kConsumer, [](End* end) { return take(end, 300) != nullptr; });
+    std::atomic<uint32_t>& asleep = shared.ring->seat[kConsumer].asleep;
+    while (asleep == 0 || !sleeping(std::to_string(consumer))) usleep(1000);
+    const int killed = shared.run(kProducer, [&](End* producer) {
+        producer->mine().count = 1;
+        asleep = 0;
+        return kill(getpid(), SIGKILL) == -1;
+    });
+    CHECK(killed == 128 + SIGKILL);
+    CHECK(SharedRing::end_of(consumer) == 0);
 }
 
 TEST_CASE("who cannot print keeps nobody from the ring", "[packets]") {
@@ -801,28 +842,24 @@ TEST_CASE("who cannot print keeps nobody from the ring", "[packets]") {
 
 TEST_CASE("a packet that may be seen twice stays in doubt until it is handled", "[packets]") {
     SharedRing shared;
-    PacketRing* ring = shared.ring;
-    Producer producer;
-    Consumer consumer;
-    REQUIRE(ring_join(&producer, ring) == nullptr);
-    for (int i = 0; i < 2; ++i) {
-        REQUIRE(reserve(&producer, 0) != nullptr);
-        commit(&producer, 1);
-    }
-    const pid_t child = fork();
-    if (child == 0) {
-        if (ring_join(&consumer, ring) || !take(&consumer, 0)) _exit(1);
-        kill(getpid(), SIGKILL);
-    }
-    int status = 0;
-    REQUIRE(waitpid(child, &status, 0) == child);
-    REQUIRE(WIFSIGNALED(status));
-    const auto in_doubt = [&] { return ring->begun != ring->handled; };
+    const int produced = shared.run(kProducer, [](End* producer) {
+        for (int i = 0; i < 2 && reserve(producer, 0); ++i) commit(producer, 1);
+        ring_leave(producer);
+        return true;
+    });
+    CHECK(produced == 0);
+    const int killed = shared.run(kConsumer, [](End* consumer) {
+        return !take(consumer, 0) || kill(getpid(), SIGKILL) == -1;
+    });
+    CHECK(killed == 128 + SIGKILL);
+    const Seat& seat = shared.ring->seat[kConsumer];
+    const auto in_doubt = [&] { return seat.begun != seat.count; };
     CHECK(in_doubt());
-    REQUIRE(ring_join(&consumer, ring) == nullptr);
+    End consumer;
+    REQUIRE(ring_join(&consumer, shared.fd, shared.ring, kConsumer) == nullptr);
     ring_leave(&consumer);  // without having handled anything
     CHECK(in_doubt());
-    REQUIRE(ring_join(&consumer, ring) == nullptr);
+    REQUIRE(ring_join(&consumer, shared.fd, shared.ring, kConsumer) == nullptr);
     CHECK(consumer.next == 0);
     REQUIRE(take(&consumer, 0) != nullptr);
     release(&consumer);
@@ -853,37 +890,524 @@ TEST_CASE("a consumer killed while it has nothing leaves no doubt", "[packets]")
 
 TEST_CASE("sleeps in a row that nobody ends count once", "[packets]") {
     SharedRing shared;
-    Consumer consumer;
-    REQUIRE(ring_join(&consumer, shared.ring) == nullptr);
+    End consumer;
+    REQUIRE(ring_join(&consumer, shared.fd, shared.ring, kConsumer) == nullptr);
     for (int i = 0; i < 3; ++i) CHECK(take(&consumer, 1) == nullptr);
+    CHECK(consumer.other == kNever);
     CHECK(shared.ring->seat[kConsumer].slept == 1);
 }
 
 TEST_CASE("a sleeper is woken by what it waits for, not by its deadline", "[packets]") {
     for (const bool packet : {true, false}) {
         SharedRing shared;
-        PacketRing* ring = shared.ring;
-        Producer producer;
-        Consumer consumer;
-        REQUIRE(ring_join(&producer, ring) == nullptr);
-        const pid_t child = fork();
-        if (child == 0) {
-            alarm(kPatience);
-            if (ring_join(&consumer, ring)) _exit(1);
-            const bool came = take(&consumer, 3600 * 1000) != nullptr;
-            if (!came) take(&consumer, 0);  // nullptr means: ask again
-            _exit(came != packet || (!came && consumer.producer != kLeft));
-        }
-        for (bool asleep = false; !asleep;) {
-            lock(&ring->lock);
-            asleep = ring->seat[kConsumer].asleep;
-            unlock(&ring->lock);
-        }
+        End producer;
+        REQUIRE(ring_join(&producer, shared.fd, shared.ring, kProducer) == nullptr);
+        const pid_t child = shared.start(kConsumer, [packet](End* consumer) {
+            const bool came = take(consumer, 3600 * 1000) != nullptr;
+            if (!came) take(consumer, 0);  // nullptr means: ask again
+            return came == packet && (came || consumer->other == kLeft);
+        });
+        while (shared.ring->seat[kConsumer].asleep == 0) usleep(100);
         REQUIRE(reserve(&producer, 0) != nullptr);
-        if (packet) commit(&producer, 1), publish(&producer);
-        if (!packet) ring_leave(&producer);
-        int status = 0;
-        REQUIRE(waitpid(child, &status, 0) == child);
-        CHECK(status == 0);
+        if (packet) {
+            commit(&producer, 1);
+            publish(&producer);
+        } else {
+            ring_leave(&producer);
+        }
+        CHECK(SharedRing::end_of(child) == 0);
     }
+}
+
+TEST_CASE("a ring's size is computed in 64 bits, whatever size_t has", "[packets]") {
+    CHECK(ring_bytes(kMostSlots, kMostSize) == sizeof(Ring) + (uint64_t{1} << 20) * (65536 + 64));
+    CHECK(ring_bytes(1 << 16, 65500) > UINT32_MAX);
+    CHECK(sizeof(Ring) == 192);  // in every program: a 32-bit one may join a 64-bit one
+}
+
+TEST_CASE("every header, whatever its bytes, is an error or what the bytes say", "[packets]") {
+    // Three packets wait, in 8 slots of 120 bytes; the producer has left.
+    RingName name;
+    {
+        SharedRing shared(8, 120);
+        const int produced = shared.run(kProducer, [](End* producer) {
+            for (int i = 0; i < 3; ++i) {
+                memset(reserve(producer, 0)->data(), 'a' + i, 100);
+                commit(producer, static_cast<uint32_t>(100 + i));
+            }
+            ring_leave(producer);
+            return true;
+        });
+        REQUIRE(produced == 0);
+        put(name.path, std::string(static_cast<const char*>(shared.memory), shared.size));
+    }
+    const std::string good = contents(name.path);
+    const Scratch scratch;
+    const auto try_it = [&](const std::string& bytes, const std::string& verb) {
+        put(name.path, bytes);
+        // What the bytes say is waiting.
+        std::string waiting;
+        uint64_t handed, handled;
+        memcpy(&handed, &bytes[offsetof(Ring, seat) + offsetof(Seat, count)], 8);
+        memcpy(&handled, &bytes[offsetof(Ring, seat) + sizeof(Seat) + offsetof(Seat, count)], 8);
+        for (uint64_t n = handled; n < handed && n < handled + 8; ++n) {
+            const size_t at = sizeof(Ring) + n % 8 * 128;
+            uint32_t length;
+            memcpy(&length, &bytes[at], 4);
+            waiting += bytes.substr(at + sizeof(Slot), length);
+        }
+        const std::string in = scratch.path + "/in", out = scratch.path + "/out",
+                          err = scratch.path + "/err";
+        put(in, "more");
+        put(out, "");
+        put(err, "");
+        Program program({"sh", "-c",
+                         "exec " + kProgram + " " + verb + " --pipe --name " + name.name + " < " +
+                             in + " > " + out + " 2> " + err});
+        // It ends, or does what it can and says whom it waits for: then it is told to end.
+        const std::string pid = std::to_string(program.pid());
+        bool waits = false;
+        for (int ms = 0; ms < kPatience * 1000 && !waits && !process_gone(pid); ++ms) {
+            const std::string said = contents(err);
+            waits = has(said, "the ring is full and nobody consumes") ||
+                    (has(said, "nobody produces yet") && contents(out).size() >= waiting.size());
+            usleep(1000);
+        }
+        kill(program.pid(), SIGINT);
+        const int status = program.finish().status;
+        const std::string printed = contents(out), said = contents(err);
+        INFO(said);
+        CHECK((status != 128 + SIGINT || waits));
+        const bool refused = status == 1 && has(said, ": holds ") && printed == "";
+        if (verb == "consume") {
+            const bool died = status == 1 && has(said, "the producer died; ");
+            CHECK((refused || status == 0 || died || waits));
+            if (!refused) CHECK((printed == waiting));
+        } else {
+            CHECK((refused || status == 0 || waits));
+            if (status == 0) CHECK(has(said, "handed over 1 packets, 4 bytes"));
+        }
+        unlink(name.path.c_str());
+    };
+    const std::string consume = "consume", produce = "produce";
+    for (size_t at = 0; at < sizeof(Ring); ++at)
+        for (const int change : {0x01, 0x80, 0xff, 0}) {
+            std::string bytes = good;
+            const int value = change == 0 ? 0 : bytes[at] ^ change;
+            if (change == 0 && bytes[at] == 0) continue;
+            bytes[at] = static_cast<char>(value);
+            INFO("byte " << at << " is " << value);
+            try_it(bytes, consume);
+            if (change == 0x01 || change == 0xff) try_it(bytes, produce);
+        }
+    for (int i = 0; i < 60; ++i) {
+        std::string bytes = good;
+        for (size_t at = 16; at < sizeof(Ring); ++at)
+            if (random_number() % 4 == 0) bytes[at] = static_cast<char>(random_number());
+        try_it(bytes, i % 2 ? consume : produce);
+    }
+}
+
+TEST_CASE("names in hints are words for the shell", "[packets]") {
+    const std::string name = "/" + unique() + " it's", path = "/dev/shm" + name;
+    const Result produced = run({kProgram, "produce", "--pipe", "--name", name}, "hello\n");
+    CHECK(produced.status == 0);
+    const std::string hint = "  handle them: ";
+    const size_t at = produced.err.find(hint);
+    REQUIRE(at != std::string::npos);
+    const size_t from = at + hint.size();
+    const std::string line = produced.err.substr(from, produced.err.find('\n', at) - from);
+    CHECK(shell(line + " --pipe").out == "hello\n");
+    CHECK(!exists(path));
+    put(path, "no ring");
+    const Result refused = run({kProgram, "consume", "--name", name});
+    const std::string removal = "  remove it, if nobody does: ";
+    const size_t rm = refused.err.find(removal);
+    REQUIRE(rm != std::string::npos);
+    CHECK(shell(refused.err.substr(rm + removal.size())).status == 0);
+    CHECK(!exists(path));
+}
+
+TEST_CASE("a consumer that is stopped is told of, while the ring is full and at the end",
+          "[packets]") {
+    const std::string sentence =
+        "the consumer has handled nothing for 3 s: is it stopped, or its output not read?\n";
+    Program full({kProgram, "--generate", "99999999"});
+    Program ended({kProgram, "--pipe"});
+    for (Program* both : {&full, &ended}) {
+        const std::string pid = std::to_string(both->pid());
+        REQUIRE(eventually(
+            [](const std::string& parent) { return children(std::stoi(parent)).size() == 1; },
+            pid));
+    }
+    ended.write("one\n");
+    ended.await_out("one\n");
+    const pid_t stopped[] = {children(full.pid()).at(0), children(ended.pid()).at(0)};
+    for (const pid_t child : stopped) kill(child, SIGSTOP);
+    ended.write("two\n");
+    ended.close_input();
+    full.await_err(sentence);
+    ended.await_err(sentence);
+    for (const pid_t child : stopped) kill(child, SIGCONT);
+    kill(full.pid(), SIGINT);
+    CHECK(full.finish().status == 128 + SIGINT);
+    const Result result = ended.finish();
+    CHECK(result.status == 0);
+    CHECK(result.out == "one\ntwo\n");
+}
+
+// Each of the two in a PID namespace of its own, where it is process 1; /dev/shm is the same.
+const Words kAlone = {"unshare", "-Urp", "--fork", "--mount-proc", "--kill-child", kProgram};
+
+Words alone(const Words& more) {
+    Words words = kAlone;
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+}
+
+TEST_CASE("process 1 of a PID namespace ends by a stop signal with its status", "[packets]") {
+    if (run(alone({"--help"})).status != 0) SKIP_BECAUSE("unshare -Urp is not allowed here");
+    for (const int number : {SIGINT, SIGTERM}) {
+        Program both(alone({"--pipe"}));
+        both.write("at work\n");
+        both.await_out("at work\n");
+        kill(children(both.pid()).at(0), number);
+        const Result result = both.finish();
+        CHECK(result.status == 128 + number);
+        CHECK(has(result.err, "handled 1 packets, 8 bytes"));
+    }
+    // The second signal, when its output is stuck.
+    RingName ring;
+    CHECK(run({kProgram, "produce", "--generate", "1000", "--name", ring.name}).status == 0);
+    Program consumer(alone({"consume", "--pipe", "--name", ring.name}));
+    consumer.await_out(std::string("\1\0\0\0\0\0\0\0", 8));
+    const std::string first = std::to_string(children(consumer.pid()).at(0));
+    REQUIRE(eventually(
+        [](const std::string& pid) {
+            kill(std::stoi(pid), SIGTERM);
+            return process_gone(pid);
+        },
+        first));
+    CHECK(consumer.finish().status == 128 + SIGTERM);
+}
+
+TEST_CASE("the two learn of each other's death across PID namespaces", "[packets]") {
+    if (run(alone({"--help"})).status != 0) SKIP_BECAUSE("unshare -Urp is not allowed here");
+    RingName ring;
+    const Words produce = alone({"produce", "--pipe", "--name", ring.name});
+    const Words consume = alone({"consume", "--pipe", "--name", ring.name});
+    Program producer(produce);
+    REQUIRE(eventually(exists, ring.path));
+    {
+        Program first(consume);
+        producer.write("one\n");
+        first.await_out("one\n");
+        // It is there, and so a second one is refused: from another namespace, too.
+        CHECK(has(run(consume).err, ": has a consumer\n"));
+        kill(children(first.pid()).at(0), SIGKILL);
+        first.finish();
+    }
+    Program second(consume);
+    producer.write("two\n");
+    second.await_out("two\n");
+    kill(children(producer.pid()).at(0), SIGKILL);
+    producer.finish();
+    const Result result = second.finish();
+    CHECK(result.status == 1);
+    CHECK(has(result.err, " died; all that it handed over is handled\n"));
+    CHECK(!exists(ring.path));
+}
+
+// Kills the two ends of a ring at random moments and starts them anew, that many times. What lies
+// beside the ring is what the outside world would know: which packets were handled.
+void kill_at_random(uint32_t slots, int kills) {
+    struct Outside {
+        std::atomic<uint64_t> published;  // that publish() has returned for
+        std::atomic<uint64_t> handled;    // by a consumer
+        std::atomic<uint64_t> twice, wrong;
+    };
+    SharedRing shared(slots, 64);
+    void* memory =
+        mmap(nullptr, sizeof(Outside), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    REQUIRE(memory != MAP_FAILED);
+    Outside* outside = new (memory) Outside();
+    const auto produce = [&] {
+        return shared.start(kProducer, [&](End* producer) {
+            if (producer->next < outside->published) outside->wrong = 1;  // one is lost
+            for (uint32_t random = 1;; random = random * 747796405u + 2891336453u) {
+                Slot* slot = reserve(producer, 20);
+                if (!slot) continue;
+                memset(slot->data(), static_cast<int>(producer->next % 251), 64);
+                commit(producer, 64, static_cast<uint32_t>(producer->next));
+                if (random >> 28 != 0) continue;
+                publish(producer);
+                outside->published = producer->next;
+            }
+            return true;
+        });
+    };
+    const auto consume = [&] {
+        return shared.start(kConsumer, [&](End* consumer) {
+            bool doubt = consumer->mine().begun != consumer->next;
+            for (;;) {
+                Slot* slot = take(consumer, 20);
+                if (!slot) continue;
+                const uint64_t number = consumer->next;
+                const unsigned char sum = static_cast<unsigned char>(number % 251);
+                if (slot->length != 64 || slot->tag != static_cast<uint32_t>(number))
+                    outside->wrong = 2;
+                for (int i = 0; i < 64; ++i)
+                    if (slot->data()[i] != sum) outside->wrong = 3;
+                const uint64_t expected = outside->handled;
+                if (number + 1 == expected && doubt)
+                    ++outside->twice;
+                else if (number != expected)
+                    outside->wrong = 4;
+                outside->handled = number + 1;
+                release(consumer);
+                doubt = false;
+            }
+            return true;
+        });
+    };
+    pid_t ends[] = {produce(), consume()};
+    int of_consumer = 0;
+    for (int i = 0; i < kills && outside->wrong == 0; ++i) {
+        alarm(kPatience);
+        usleep(static_cast<useconds_t>(random_number() % 500));
+        const size_t which = random_number() % 2;
+        kill(ends[which], SIGKILL);
+        REQUIRE(SharedRing::end_of(ends[which]) == 128 + SIGKILL);
+        ends[which] = which == 0 ? produce() : consume();
+        of_consumer += which == 1;
+    }
+    // Alone, the last consumer handles all that is in the ring.
+    kill(ends[0], SIGKILL);
+    SharedRing::end_of(ends[0]);
+    const Ring* ring = shared.ring;
+    for (int ms = 0; ms < kPatience * 1000 && ring_waiting(ring) > 0; ++ms) usleep(1000);
+    kill(ends[1], SIGKILL);
+    SharedRing::end_of(ends[1]);
+    INFO(slots << " slots, " << kills << " kills");
+    CHECK(outside->wrong == 0);
+    CHECK(ring_waiting(ring) == 0);
+    CHECK(outside->handled == ring->seat[kProducer].count);
+    CHECK(outside->handled >= outside->published);
+    CHECK(outside->twice <= static_cast<uint64_t>(of_consumer));
+    if (kills > 1000)
+        WARN(slots << " slots: " << kills << " kills, " << outside->handled << " packets, "
+                   << outside->twice << " seen twice");
+    munmap(memory, sizeof(Outside));
+}
+
+TEST_CASE("both ends killed at random: none lost, none out of order", "[packets]") {
+    for (const uint32_t slots : {1, 2, 3, 64, 1024}) kill_at_random(slots, 300);
+}
+
+TEST_CASE("the same, many times", "[.kills]") {
+    for (const uint32_t slots : {1, 2, 3, 64, 1024}) kill_at_random(slots, 5000);
+}
+
+// A run of the program under the tracer, in which call number `call` of process number `process`
+// fails, or the process is killed there. Counted are its own calls, from prepare() on, but for
+// those whose failure nobody can tell or do anything about.
+struct Sweep {
+    int status = -1;  // as the shell has it
+    bool done = false, late = false;
+    std::string out, err;
+};
+
+const std::set<uint64_t> kPassed = {
+#ifdef SYS_alarm
+    SYS_alarm,
+#endif
+    SYS_close,        SYS_munmap,     SYS_rt_sigprocmask,  SYS_rt_sigaction,
+    SYS_rt_sigreturn, SYS_exit_group, SYS_getpid,          SYS_getppid,
+    SYS_gettid,       SYS_tgkill,     SYS_getuid,          SYS_geteuid,
+    SYS_prctl,        SYS_brk,        SYS_set_robust_list, SYS_setitimer};
+
+// A sanitizer makes calls of its own, which may not fail.
+bool sanitized() { return has(shell("nm -D " + kProgram).out, "__asan"); }
+
+Sweep sweep(const Words& words, int process, int call, int error) {
+    const Scratch scratch;
+    const std::string out = scratch.path + "/out", err = scratch.path + "/err";
+    Sweep result;
+    {
+        Tracer tracer(words, 10, [&] {
+            setsid();
+            for (int number = 1; number < NSIG; ++number) signal(number, SIG_DFL);
+            dup2(open(out.c_str(), O_WRONLY | O_CREAT, 0600), 1);
+            dup2(open(err.c_str(), O_WRONLY | O_CREAT, 0600), 2);
+        });
+        bool begun = false;
+        int count = 0;
+        for (Event event; (event = tracer.next()).what != Event::over; tracer.go_on(event.who)) {
+            if (event.what != Event::enters) continue;
+            Tracee* who = event.who;
+            begun = begun || who->call == SYS_fcntl;
+            if (!begun || who->number != process || kPassed.count(who->call)) continue;
+            if (++count != call) continue;
+            result.done = true;
+            if (error == 0)
+                tracer.send(who, SIGKILL);
+            else
+                tracer.answer(who, -error);
+        }
+        result.late = tracer.late;
+        const int status = tracer.tracees[0].status;
+        result.status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    }
+    result.out = contents(out);
+    result.err = contents(err);
+    return result;
+}
+
+TEST_CASE("run: each call failed once, and killed at once", "[packets]") {
+    if (sanitized()) SKIP_BECAUSE("a sanitizer is built in");
+    const Words words = {kProgram, "--generate", "5", "--pipe", "--slots", "8"};
+    const std::string all = run(words).out;
+    for (const int process : {0, 1})
+        for (const int error : {ENOMEM, 0}) {
+            Sweep result;
+            int call = 0;
+            do {
+                result = sweep(words, process, ++call, error);
+                INFO("process " << process << ", call " << call << ", error " << error << ": "
+                                << result.err);
+                CHECK(!result.late);
+                if (error == 0) {
+                    CHECK(has(all, result.out));
+                } else if (result.status == 0) {
+                    CHECK((result.out == all));
+                } else {
+                    CHECK(result.status == 1);
+                    CHECK(has(result.err, "producer_consumer: "));
+                }
+            } while (result.done && call < 200);
+            CHECK(call > 5);
+            CHECK(call < 200);
+        }
+}
+
+TEST_CASE("produce and consume: each call failed once, and killed at once, and the next goes on",
+          "[packets]") {
+    if (sanitized()) SKIP_BECAUSE("a sanitizer is built in");
+    for (const std::string verb : {"produce", "consume"})
+        for (const int error : {ENOMEM, 0}) {
+            Sweep result;
+            int call = 0;
+            do {
+                RingName ring;
+                Words produce = {kProgram, "produce", "--generate", "5", "--name", ring.name};
+                Words consume = {kProgram, "consume", "--pipe", "--name", ring.name};
+                if (verb == "consume") CHECK(run(produce).status == 0);
+                result = sweep(verb == "produce" ? produce : consume, 0, ++call, error);
+                INFO(verb << ", call " << call << ", error " << error << ": " << result.err);
+                CHECK(!result.late);
+                if (error != 0 && result.status != 0) {
+                    CHECK(result.status == 1);
+                    CHECK(has(result.err, "producer_consumer: "));
+                }
+                std::vector<uint64_t> seen;
+                if (verb == "consume") seen = packet_numbers(result.out);
+                // If it was killed when all was done, there may be no ring for the next.
+                if (verb == "produce") CHECK(run(produce).status == 0);
+                if (exists(ring.path)) {
+                    const Result rest = run(consume);
+                    CHECK(rest.status == 0);
+                    const std::vector<uint64_t> more = packet_numbers(rest.out);
+                    if (!seen.empty() && !more.empty() && seen.back() == more.front()) {
+                        CHECK(has(rest.err, ", which may be seen twice\n"));
+                        seen.pop_back();
+                    }
+                    seen.insert(seen.end(), more.begin(), more.end());
+                }
+                CHECK(seen == std::vector<uint64_t>{0, 1, 2, 3, 4});
+                CHECK(!exists(ring.path));
+            } while (result.done && call < 200);
+            CHECK(call > 5);
+            CHECK(call < 200);
+        }
+}
+
+// Runs a consumer under the tracer and holds it twice: when it enters that call of fcntl(2) for the
+// first time, and when it returns from it.
+Sweep held_at(int command, const Words& words, const std::function<void()>& entry,
+              const std::function<void()>& exit) {
+    const Scratch scratch;
+    const std::string out = scratch.path + "/out", err = scratch.path + "/err";
+    Tracer tracer(words, kPatience, [&] {
+        setsid();
+        setenv("ASAN_OPTIONS", "detect_leaks=0", 1);  // it refuses to be traced
+        dup2(open(out.c_str(), O_WRONLY | O_CREAT, 0600), 1);
+        dup2(open(err.c_str(), O_WRONLY | O_CREAT, 0600), 2);
+    });
+    Sweep result;
+    for (Event event; (event = tracer.next()).what != Event::over; tracer.go_on(event.who)) {
+        const bool enters = event.what == Event::enters, returns = event.what == Event::returns;
+        if (result.done || (!enters && !returns) || event.who->call != SYS_fcntl) continue;
+        if (static_cast<int>(event.who->argument[1]) != command) continue;
+        (enters ? entry : exit)();
+        result.done = returns;
+    }
+    result.late = tracer.late;
+    const int status = tracer.tracees[0].status;
+    result.status = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    result.out = contents(out);
+    result.err = contents(err);
+    return result;
+}
+
+TEST_CASE("a producer that leaves while we ask for it has not died", "[packets]") {
+    // It has read that the producer is here. That leaves before the question for its lock is
+    // answered; in the second case, another one comes before it looks again.
+    for (const bool successor : {false, true}) {
+        INFO((successor ? "with a successor" : "without"));
+        RingName ring;
+        const Words produce = {kProgram, "produce", "--pipe", "--name", ring.name};
+        Program first(produce);
+        REQUIRE(eventually(exists, ring.path));
+        std::unique_ptr<Program> second;
+        const Sweep result = held_at(
+            F_GETLK, {kProgram, "consume", "--pipe", "--name", ring.name},
+            [&] { CHECK(first.finish().status == 0); },
+            [&] {
+                if (!successor) return;
+                // It stays for a second without a word.
+                second = std::make_unique<Program>(Words{
+                    "sh", "-c", "sleep 1 | " + kProgram + " produce --pipe --name " + ring.name});
+                CHECK(eventually(
+                    [](const std::string& path) {
+                        return contents(path)[offsetof(Ring, seat) + offsetof(Seat, holders)] == 2;
+                    },
+                    ring.path));
+            });
+        CHECK(result.done);
+        CHECK(result.status == 0);
+        CHECK(!has(result.err, "died"));
+        CHECK(!exists(ring.path));
+    }
+}
+
+TEST_CASE("a ring that is removed before we have our side of it is none", "[packets]") {
+    RingName ring;
+    const Words produce = {kProgram, "produce", "--pipe", "--name", ring.name};
+    CHECK(run(produce, "early\n").status == 0);
+    std::unique_ptr<Program> later;
+    const Sweep result = held_at(
+        F_SETLK, {kProgram, "consume", "--pipe", "--name", ring.name},
+        [&] {
+            // It has opened the ring, and another consumer empties and removes it.
+            CHECK(run({kProgram, "consume", "--pipe", "--name", ring.name}).out == "early\n");
+            CHECK(!exists(ring.path));
+            later = std::make_unique<Program>(produce);
+            later->write("late\n");
+            later->close_input();
+        },
+        [] {});
+    CHECK(later->finish().status == 0);
+    CHECK(result.status == 0);
+    CHECK(result.out == "late\n");
+    CHECK(!exists(ring.path));
 }

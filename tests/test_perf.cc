@@ -141,7 +141,8 @@ TEST_CASE("perf prints its tables and a chart, and leaves nothing", "[perf]") {
     CHECK(has(result.out, scratch.path));
     CHECK(has(result.out, "kernel: Linux "));
     CHECK(count(result.out, "shm_open+mmap") == 2 + 3 + 2);  // headings, verdicts, stages
-    for (const char* how : {"shared memory", "pipe", "UNIX socket", "message queue"})
+    for (const char* how : {"shared memory ", "shared memory, one by one", "pipe ",
+                            "pipe, 64 KiB blocks", "UNIX socket", "message queue"})
         CHECK(count(result.out, how) >= 3);
     const std::string svg = contents(chart);
     CHECK(svg.rfind("<svg ", 0) == 0);
@@ -170,7 +171,7 @@ TEST_CASE("perf --csv has as many fields in every line", "[perf]") {
         CHECK(!quoted);
         CHECK(count(plain, ",") == count(header, ","));
     }
-    CHECK(rows == 4 + 4 * 12 + 12 * 2);
+    CHECK(rows == 4 + 4 * 12 + 3 * 6 * 2);
 }
 
 TEST_CASE("perf --json has Google Benchmark's layout", "[perf]") {

@@ -12,23 +12,18 @@ using config::Image;
 
 inline const char* path = "./config.image";
 
-// Opens a regular file for reading; -1: there is none.
-inline int open_regular(const char* file, struct stat* it) {
-    const int fd = open(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);  // a FIFO would make us wait
-    if (fd == -1 && errno == ENOENT) return -1;
-    if (fd == -1) err(1, "open(%s)", file);
-    if (fstat(fd, it) == -1) err(1, "fstat(%s)", file);
-    if (!S_ISREG(it->st_mode)) errx(1, "%s: is not a regular file", file);
-    return fd;
-}
-
-// Opens the image for reading, refuses a file not fit to be one.
+// Opens the image for reading, refuses a file not fit to be one. `bytes` is its length.
 inline int open_image(size_t* bytes) {
+    const int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);  // a FIFO would make us wait
+    if (fd == -1 && errno == ENOENT) {
+        warn("open(%s)", path);
+        errx(1, "make it: %s load FILE --image %s", shell_word(program_invocation_name).c_str(),
+             shell_word(path).c_str());
+    }
+    if (fd == -1) err(1, "open(%s)", path);
     struct stat it;
-    const int fd = open_regular(path, &it);
-    if (fd == -1)
-        errx(1, "open(%s): %s\n  make it: %s load FILE --image %s", path, strerror(errno),
-             program_invocation_name, path);
+    if (fstat(fd, &it) == -1) err(1, "fstat(%s)", path);
+    if (!S_ISREG(it.st_mode)) errx(1, "%s: is not a regular file", path);
     // Readers are often other users than the loader, so any owner will do: who names a file trusts
     // its owner. Anybody else who may write could change or shorten it under our mapping.
     if (it.st_mode & (S_IWGRP | S_IWOTH)) errx(1, "%s: others than its owner may write it", path);
@@ -37,20 +32,23 @@ inline int open_image(size_t* bytes) {
     return fd;
 }
 
-inline Image checked(const void* start, size_t bytes) {
+// The image in bytes that may be anything; `all`: every byte is checked, and not the header alone.
+inline Image checked(const void* start, size_t bytes, bool all) {
     Image image;
-    const char* wrong = config::check(static_cast<const char*>(start), bytes, &image);
+    const char* wrong = config::check_header(static_cast<const char*>(start), bytes, &image);
+    if (!wrong && all) wrong = config::check_all(image);
     if (wrong) errx(1, "%s: %s", path, wrong);
     return image;
 }
 
+// Maps the image. What is used of it later is checked then: see look_up().
 inline Image map_image() {
     size_t bytes;
     const int fd = open_image(&bytes);
     void* start = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
     if (start == MAP_FAILED) err(1, "mmap(%s)", path);
     close(fd);  // the mapping keeps the file, and stays read-only as the descriptor was
-    return checked(start, bytes);
+    return checked(start, bytes, false);
 }
 
 inline void unmap(const Image& image) {

@@ -19,28 +19,30 @@ inline Image copy_image() {
     if (start == MAP_FAILED) err(1, "mmap(%zu bytes)", bytes);
     if (read(fd, start, bytes) != static_cast<ssize_t>(bytes)) errx(1, "%s: ended early", path);
     close(fd);
-    return checked(start, bytes);
+    return checked(start, bytes, false);
 }
 
 struct Memory {
-    long pss = 0, rss = 0;  // KiB
+    long pss = 0, rss = 0, tables = 0;  // KiB
 };
 
-// The memory of all readers as the kernel counts it. Rss counts each page that is present; Pss
-// counts a page that n processes have as 1/n, and is rounded down to KiB for each process
-// [proc(5)].
+// Adds up the memory of all readers as the kernel counts it. Rss counts each page that is present;
+// Pss counts a page that n processes have as 1/n, and is rounded down to KiB for each process. Both
+// leave out the page tables, which each process has for itself: VmPTE [proc(5)].
 inline Memory sum_memory(const std::vector<pid_t>& readers) {
     Memory sum;
-    for (pid_t reader : readers) {
-        const std::string file = "/proc/" + std::to_string(reader) + "/smaps_rollup";
-        std::ifstream rollup(file);
-        if (!rollup) err(1, "open(%s)", file.c_str());
-        for (std::string field; rollup >> field;) {
-            long kib;
-            if (field == "Pss:" && rollup >> kib) sum.pss += kib;
-            if (field == "Rss:" && rollup >> kib) sum.rss += kib;
+    for (pid_t reader : readers)
+        for (const char* name : {"/smaps_rollup", "/status"}) {
+            const std::string file = "/proc/" + std::to_string(reader) + name;
+            std::ifstream lines(file);
+            if (!lines) err(1, "open(%s)", file.c_str());
+            for (std::string field; lines >> field;) {
+                long kib;
+                if (field == "Pss:" && lines >> kib) sum.pss += kib;
+                if (field == "Rss:" && lines >> kib) sum.rss += kib;
+                if (field == "VmPTE:" && lines >> kib) sum.tables += kib;
+            }
         }
-    }
     return sum;
 }
 
@@ -58,13 +60,13 @@ inline Memory measure_stopped(const std::vector<pid_t>& readers) {
     return sum;
 }
 
-// A reader: twice it takes the image, verifies all of it and stops to be measured. The first time
-// brings in the program's own pages, code and stack; the second time it holds the image.
+// A reader: twice it takes the image, reads and checks all of it and stops to be measured. The
+// first time brings in the program's own pages, code and stack; the second time it holds the image.
 [[noreturn]] inline void be_reader(Image (*take)()) {
     setpgid(0, 0);  // Ctrl-Z and fg stop and continue the parent alone
     for (bool hold : {false, true}) {
         const Image image = take();
-        if (!config::verify(image)) errx(1, "%s: an entry is not found", path);
+        if (const char* wrong = config::check_all(image)) errx(1, "%s: %s", path, wrong);
         if (!hold) unmap(image);
         raise(SIGSTOP);
     }
@@ -82,7 +84,8 @@ inline void measure(const char* what, size_t count, Image (*take)()) {
     const Memory all = measure_stopped(readers);  // at the second, with it
     for (pid_t reader : readers)
         if (wait_for(reader, 60) != 0) errx(1, "reader %d failed", reader);
-    printf("%-15s %9ld %9ld %9ld %18ld\n", what, all.rss, all.pss, own.pss, all.pss - own.pss);
+    printf("%-15s %9ld %9ld %9ld %18ld %12ld\n", what, all.rss, all.pss, own.pss, all.pss - own.pss,
+           all.tables);
 }
 
 // Tells images apart.
@@ -91,11 +94,14 @@ inline uint64_t checksum_of(const Image& image) {
 }
 
 inline int read_at_once(size_t count) {
-    const Image image = map_image();  // a bad one is one error here, not one from each reader
+    const Image image = map_image();
+    // A bad one is one error here, not one from each reader.
+    if (const char* wrong = config::check_all(image)) errx(1, "%s: %s", path, wrong);
     const uint64_t before = checksum_of(image);
     printf("%zu readers, %zu entries, %zu bytes. In KiB, each reader's Pss rounded down:\n", count,
            image.count, image.bytes);
-    printf("%-15s %9s %9s %9s %18s\n", "", "Rss", "Pss", "own Pss", "for the image");
+    printf("%-15s %9s %9s %9s %18s %12s\n", "", "Rss", "Pss", "own Pss", "for the image",
+           "page tables");
     unmap(image);  // or a share of the Pss would be ours
     measure("one mapping", count, map_image);
     measure("private copies", count, copy_image);

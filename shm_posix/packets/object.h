@@ -1,113 +1,141 @@
-// The shared memory object that holds the ring: made, opened, mapped, given up, removed.
+// The shared memory object that holds the ring: made, opened, mapped, joined, given up, removed.
 
 #pragma once
 
-#include <sys/file.h>
+#include <poll.h>
+#include <stddef.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "options.h"
-#include "source.h"
-#include "ring_consumer.h"
-#include "ring_producer.h"
+#include "ring.h"
 
-inline int object = -1;             // the shared memory object
-inline PacketRing* ring = nullptr;  // mapped
-inline Side side;                   // ours; so we use one of these two ends
-inline Producer producer;
-inline Consumer consumer;
+inline int object = -1;  // opened once: another descriptor, closed, would drop our lock
+inline End ours;         // our end of the ring in it
+inline bool joined = false;
 
 inline const char* name() { return options.name.c_str(); }
 
-// Prints with the object unlocked: stderr may be a pipe that is full, and all others would wait.
+inline std::string path() { return "/dev/shm" + options.name; }
+
+// What another user of the ring would type.
+inline std::string command(const std::string& verb) {
+    return shell_word(program_invocation_name) + " " + verb + " --name " + shell_word(name());
+}
+
 [[noreturn]] inline void refuse(const char* fault) {
-    flock(object, LOCK_UN);
     warnx("%s: %s", name(), fault);
-    fprintf(stderr, "  who uses it: grep -ls /dev/shm%s /proc/[0-9]*/maps\n", name());
-    fprintf(stderr, "  remove it, if nobody does: rm /dev/shm%s\n", name());
+    const std::string word = shell_word(path());
+    fprintf(stderr, "  who uses it: grep -lsF %s /proc/[0-9]*/maps\n", word.c_str());
+    fprintf(stderr, "  remove it, if nobody does: rm %s\n", word.c_str());
     exit(1);
 }
 
-// run: an object of its own, which the child inherits; so its name can go at once.
-inline void make_object() {
-    hold_signals();
-    object = shm_open(name(), O_CREAT | O_EXCL | O_RDWR, 0600);
+inline Ring* map_object(uint64_t bytes) {
+    const auto length = static_cast<size_t>(bytes);
+    void* memory = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, object, 0);
+    if (memory == MAP_FAILED) err(1, "mmap(%ju bytes)", uintmax_t{bytes});
+    return static_cast<Ring*>(memory);
+}
+
+// A new object with a ring in it and without a name: whatever ends us, nothing is left
+// [O_TMPFILE in open(2)]. Where shm_open(3) makes its objects, so the limits of /dev/shm hold.
+inline Ring* make_object() {
+    const uint64_t bytes = ring_bytes(options.slots, options.size);
+    // A 32-bit program has neither the addresses nor the off_t for more.
+    if (bytes > PTRDIFF_MAX) errx(1, "a ring of %ju bytes is too large to map", uintmax_t{bytes});
+    object = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (object == -1) err(1, "open(/dev/shm, O_TMPFILE)");
+    // Size and memory at once: if there is too little, that is ENOSPC here, not SIGBUS later.
+    // A memory cgroup does not refuse: beyond its memory.max the process is killed, here.
+    while ((errno = posix_fallocate(object, 0, static_cast<off_t>(bytes))) != 0)
+        if (errno != EINTR) err(1, "posix_fallocate(/dev/shm, %ju bytes)", uintmax_t{bytes});
+    return ring_create(map_object(bytes), options.slots, options.size);
+}
+
+// Gives the new object its name, now that the ring is in it: whoever opens the name finds a whole
+// ring. If somebody else has taken it, ours stays without a name [linkat(2)].
+inline void name_object() {
+    const std::string self = "/proc/self/fd/" + std::to_string(object);
+    if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path().c_str(), AT_SYMLINK_FOLLOW) == -1 &&
+        errno != EEXIST)
+        err(1, "linkat(%s, %s)", self.c_str(), path().c_str());
+}
+
+// Opens and maps the object of that name; nullptr: there is none.
+inline Ring* open_object() {
+    object = shm_open(name(), O_RDWR, 0);
+    if (object == -1 && errno == ENOENT) return nullptr;
     if (object == -1) err(1, "shm_open(%s)", name());
-    shm_unlink(name());
-    hold_signals(SIG_UNBLOCK);
-}
-
-// produce, consume: opens the object of that name, makes it if there is none, and locks it until
-// join() and again in leave(): so nobody else makes, joins or removes it meanwhile [shm_open(3),
-// flock(2)].
-inline void open_object() {
-    struct stat it;
-    do {
-        if (object != -1) close(object);
-        object = shm_open(name(), O_CREAT | O_RDWR, 0600);
-        const bool theirs = object == -1 && errno == EACCES;
-        if (object == -1 && !theirs) err(1, "shm_open(%s)", name());
-        if (theirs || fstat(object, &it) == -1 || !S_ISREG(it.st_mode) || it.st_uid != geteuid())
-            errx(1, "%s: is not a file of yours; look at it: ls -l /dev/shm%s", name(), name());
-        if (flock(object, LOCK_EX) == -1 || fstat(object, &it) == -1) err(1, "flock(%s)", name());
-    } while (it.st_nlink == 0);  // its last user removed it while we waited for the lock
-    // No ring in it yet: if we end before join(), it goes.
-    if (it.st_size == 0) take_back = [] { shm_unlink(name()); };
-}
-
-// Maps the ring in the object; an empty object gets one.
-inline void map_ring() {
     struct stat it;
     if (fstat(object, &it) == -1) err(1, "fstat(%s)", name());
-    const bool fresh = it.st_size == 0;
-    const size_t bytes =
-        fresh ? ring_bytes(options.slots, options.size) : static_cast<size_t>(it.st_size);
-    // Size and memory at once: if there is too little, that is ENOSPC here, not SIGBUS later.
-    while (fresh && (errno = posix_fallocate(object, 0, static_cast<off_t>(bytes))) != 0)
-        if (errno != EINTR) err(1, "posix_fallocate(%s, %zu bytes)", name(), bytes);
-    void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, object, 0);
-    if (memory == MAP_FAILED) err(1, "mmap(%s)", name());
-    if (fresh) ring_create(memory, options.slots, options.size);
-    if (const char* fault = ring_fault(memory, bytes)) refuse(fault);
-    ring = static_cast<PacketRing*>(memory);
-    const uint32_t least = options.generate ? kLongest : 1;
-    if (ring->size < least ||
-        (options.sized && (options.slots != ring->slots || options.size != ring->size))) {
-        flock(object, LOCK_UN);
-        errx(1, "%s: has %u slots of %u bytes, not as you ask%s", name(), ring->slots, ring->size,
-             ring->size < least ? "; --generate needs 1500" : "");
-    }
+    if (!S_ISREG(it.st_mode) || it.st_uid != geteuid())
+        errx(1, "%s: is not a file of yours; look at it: ls -l %s", name(),
+             shell_word(path()).c_str());
+    const auto bytes = static_cast<uint64_t>(it.st_size);
+    if (bytes < sizeof(Ring) || bytes > PTRDIFF_MAX) refuse("holds no ring");
+    Ring* ring = map_object(bytes);
+    if (const char* fault = ring_fault(ring, bytes)) refuse(fault);
+    const uint32_t slots = ring->slots, size = ring->size;
+    const bool small = options.generate && size < kLongest;
+    if (small || (options.sized && (options.slots != slots || options.size != size)))
+        errx(1, "%s: has %u slots of %u bytes, not as you ask%s", name(), slots, size,
+             small ? "; --generate needs 1500" : "");
+    return ring;
+}
+
+inline void close_object(Ring* ring) {
+    munmap(ring, static_cast<size_t>(ring_bytes(ring->slots, ring->size)));
+    close(object);
 }
 
 // Gives our side up; the last to leave an empty ring removes it. main() calls it, and exit() again.
 inline void leave() {
-    if (!ring) return;
-    flock(object, LOCK_EX);
-    const uint64_t waiting = side == kProducer ? ring_leave(&producer) : ring_leave(&consumer);
-    const bool last = find_side(ring, side == kProducer ? kConsumer : kProducer) != kHere;
-    ring = nullptr;
+    if (!joined) return;
+    joined = false;
+    ring_leave(&ours);
     struct stat it = {};
-    fstat(object, &it);
+    uint64_t waiting = 0;
+    // Who gets both sides is the last, and nobody joins before it lets go.
+    if (lock_side(object, F_WRLCK, kProducer, 2) && fstat(object, &it) == 0)
+        waiting = ring_waiting(ours.ring);
     const bool named = it.st_nlink > 0;  // not that of run, nor removed
-    if (named && last && waiting == 0) shm_unlink(name());
-    close(object);  // and with it the lock (run needs none: nobody else knows its object)
-    if (named && last && waiting > 0) {
-        warnx("%s: %ju packets wait in it", name(), uintmax_t{waiting});
-        fprintf(stderr, "  handle them: %s consume --name %s\n", program_invocation_name, name());
-        fprintf(stderr, "  remove it: rm /dev/shm%s\n", name());
-    }
+    if (named && waiting == 0 && shm_unlink(name()) == -1) err(1, "shm_unlink(%s)", name());
+    close(object);  // and with it the locks
+    if (waiting == 0 || !named) return;
+    warnx("%s: %ju packets wait in it", name(), uintmax_t{waiting});
+    fprintf(stderr, "  handle them: %s\n", command("consume").c_str());
+    fprintf(stderr, "  remove it: rm %s\n", shell_word(path()).c_str());
 }
 
-// Takes our side of the ring, until we exit, and lets others open or remove the object again.
-inline void join() {
-    const char* fault = side == kProducer ? ring_join(&producer, ring) : ring_join(&consumer, ring);
-    if (fault) refuse(fault);
-    take_back = nullptr;  // from now on packets may be in it
+// Takes our side of a ring until we exit.
+inline void join(Ring* ring, Side side) {
+    if (const char* fault = ring_join(&ours, object, ring, side)) refuse(fault);
+    joined = true;
     atexit(leave);
-    flock(object, LOCK_UN);
-    const uint64_t next = side == kProducer ? producer.next : consumer.next;
-    const bool doubt = side == kConsumer && ring->begun != next;
-    if (next > 0 || doubt)
-        warnx("%s: goes on with packet %ju%s", name(), uintmax_t{next},
+}
+
+// The same for the ring of that name; makes one if there is none. Three things may come between:
+// somebody else makes one; somebody removes it before we have our side; or is about to, and holds
+// both sides meanwhile. Then we look again, for a tenth of a second.
+inline void join_by_name(Side side) {
+    Ring* ring = nullptr;
+    for (int tries = 1;; ++tries) {
+        ring = open_object();
+        if (!ring) {
+            ring = make_object();
+            name_object();
+        }
+        const bool taken = !lock_side(object, F_WRLCK, side);
+        struct stat it;
+        if (fstat(object, &it) == -1) err(1, "fstat(%s)", name());
+        if (it.st_nlink > 0 && (!taken || tries == 100)) break;
+        close_object(ring);  // and with it the lock
+        poll(nullptr, 0, 1);
+    }
+    join(ring, side);
+    const bool doubt = side == kConsumer && ours.mine().begun != ours.next;
+    if (ours.next > 0 || doubt)
+        warnx("%s: goes on with packet %ju%s", name(), uintmax_t{ours.next},
               doubt ? ", which may be seen twice" : "");
 }

@@ -72,7 +72,7 @@ inline Options read_options(int argc, char** argv) {
     if (it.slots == 0 || it.size == 0) errx(2, "--slots and --size are 1 or more");
     if (it.generate && it.size < kLongest) errx(2, "--generate needs a --size of %u", kLongest);
     if (run && !it.name.empty()) errx(2, "--name goes with produce and consume");
-    if (it.name.empty()) it.name = run ? "/packets-" + std::to_string(getpid()) : "/packets";
+    if (it.name.empty()) it.name = "/packets";
     if (it.name[0] != '/') errx(2, "'%s' does not begin with a slash", it.name.c_str());
     return it;
 }

@@ -5,20 +5,86 @@
 //     ./producer_consumer --pipe < file | cmp - file
 //     ./producer_consumer --udp 9000 --pipe          and elsewhere: nc -u 127.0.0.1 9000
 //
+// The build line works from glibc 2.34 on; before it, with -pthread.
+//
 // The producer receives each packet straight into a slot of the ring, the consumer handles it
-// there: no copy in between. `producer` and `consumer` are their ends of the ring: reserve() and
-// commit() in ring_producer.h, take() and release() in ring_consumer.h. The object that holds it is
-// made, mapped and removed in object.h, the waits are in wait.h, the sources of
-// packets in source.h.
+// there: no copy in between. `ours` is this process's end of the ring, ring.h what one does with
+// it. The object that holds the ring is made, joined and removed in object.h, the sources of
+// packets are in source.h.
+
+#include <time.h>
 
 #include "../../common/process.h"
 #include "object.h"
 #include "options.h"
 #include "source.h"
-#include "wait.h"
+
+static constexpr int kSlice = 250;  // milliseconds: so often a wait looks whether all is over
+static constexpr int kLong = 3000;  // milliseconds without a packet handled are worth a sentence
+
+static pid_t child = 0;                    // run, in the parent: the consumer
+static volatile sig_atomic_t stopped = 0;  // the signal that told us to stop
 
 static uint64_t packets, bytes;       // handed over, or handled, by this process
 static double first_time, last_time;  // of these packets, in seconds
+
+// HUP, INT, QUIT and TERM: the first ends the input, and gives a child 10 seconds to come to its
+// end; then on_signal() gives up. The second ends the process.
+static void stop(int number) {
+    if (stopped) end_by(number);
+    stopped = number;
+    if (child) alarm(10);
+}
+
+// SIGCHLD: a handler is enough to end a poll(2), so that the end of a child is seen at once.
+static void end_poll(int) {}
+
+// No more input: somebody stopped us, or our child has ended (WNOWAIT: wait_for() still finds it).
+static bool over() {
+    siginfo_t it = {};
+    if (child && waitid(P_PID, static_cast<id_t>(child), &it, WEXITED | WNOHANG | WNOWAIT) == -1)
+        err(1, "waitid(%d)", child);
+    return stopped || it.si_pid != 0;
+}
+
+// Comes once a kSlice; says so when the consumer is there and has not gone on for long.
+static void watch_consumer() {
+    static uint64_t seen = UINT64_MAX;
+    static int slices = 0;
+    const uint64_t handled = ours.theirs().count;
+    slices = handled == seen ? slices + 1 : 0;
+    seen = handled;
+    if (slices == kLong / kSlice)
+        warnx("the consumer has handled nothing for %d s: is it stopped, or its output not read?",
+              kLong / 1000);
+}
+
+// A free slot, however long that takes; nullptr if all is over and the ring full.
+static Slot* wait_for_slot() {
+    Presence told = kHere;  // what we saw last: one sentence for each change
+    for (;;) {
+        Slot* slot = reserve(&ours, kSlice);
+        if (slot || over()) return slot;
+        if (ours.other == kHere) watch_consumer();
+        if (!child && ours.other != told && ours.other != kHere)
+            warnx("%s: the ring is full and nobody consumes; start: %s", name(),
+                  command("consume").c_str());
+        told = ours.other;
+    }
+}
+
+// Waits for input; false if all is over before.
+static bool wait_for_input(int fd) {
+    pollfd it = {fd, POLLIN, 0};
+    for (int ms = 0; !stopped; ms = kSlice) {
+        const int ready = poll(&it, 1, ms);
+        if (ready > 0) return true;
+        if (ready == -1 && errno != EINTR) err(1, "poll(input)");
+        publish(&ours);  // input pauses: hand over what there is
+        if (over()) break;
+    }
+    return false;
+}
 
 static void count_packet(size_t length) {
     timespec now;
@@ -31,7 +97,7 @@ static void count_packet(size_t length) {
 // Commits the slot from wait_for_slot(): it holds a packet now.
 static void put_in_ring(size_t length, uint32_t tag = 0) {
     count_packet(length);
-    commit(&producer, static_cast<uint32_t>(length), tag);
+    commit(&ours, static_cast<uint32_t>(length), tag);
 }
 
 // --pipe: what one read(2) brings is a packet.
@@ -39,7 +105,7 @@ static void receive_stdin() {
     while (wait_for_input(STDIN_FILENO)) {
         Slot* slot = wait_for_slot();
         if (!slot) break;
-        const ssize_t length = read(STDIN_FILENO, slot->data(), producer.size);
+        const ssize_t length = read(STDIN_FILENO, slot->data(), ours.size);
         if (length == -1 && errno != EAGAIN) err(1, "read(stdin)");
         if (length == 0) break;
         if (length > 0) put_in_ring(static_cast<size_t>(length));
@@ -48,24 +114,24 @@ static void receive_stdin() {
 
 // --generate: goes on where the ring ends, so that a successor completes the series.
 static void generate() {
-    while (producer.next < options.count && !stopped) {
+    while (ours.next < options.count && !stopped) {
         Slot* slot = wait_for_slot();
         if (!slot) break;
-        put_in_ring(make_numbered(slot->data(), producer.next), kNumbered);
+        put_in_ring(make_numbered(slot->data(), ours.next), kNumbered);
     }
 }
 
 // One packet into the slot, or without a slot into nothing; false: none has come.
 static bool receive_packet(int udp, Slot* slot) {
-    const size_t room = slot ? producer.size : 0;
+    const size_t room = slot ? ours.size : 0;
     const ssize_t length = receive_udp(udp, slot ? slot->data() : nullptr, room);
     if (length == -1) return false;
-    const bool oversize = length > static_cast<ssize_t>(producer.size);
-    if (oversize) ++ring->oversize;
+    const bool oversize = length > static_cast<ssize_t>(ours.size);
+    if (oversize) ++ours.ring->oversize;
     if (slot && !oversize)
         put_in_ring(static_cast<size_t>(length));
     else
-        ++ring->dropped;
+        ++ours.ring->dropped;
     return true;
 }
 
@@ -83,13 +149,13 @@ static void receive_packets(int udp) {
     Slot* slot = wait_for_slot();
     while (receive_packet(udp, slot))
         if (slot) slot = wait_for_slot();
-    ring->dropped += dropped_udp(udp);
+    ours.ring->dropped += dropped_udp(udp);
 }
 
 // Handles the packet in hand: it goes to stdout, or if it is numbered, it must be whole and next.
 static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
-    const uintmax_t number = consumer.next;
-    if (length > consumer.size) errx(1, "packet %ju: has an impossible length", number);
+    const uintmax_t number = ours.next;
+    if (length > ours.size) errx(1, "packet %ju: has an impossible length", number);
     if (!options.pipe && tag == kNumbered && !is_numbered(data, length, number))
         errx(1, "packet %ju: has another number, or its checksum is wrong", number);
     if (!options.pipe) return;
@@ -103,12 +169,12 @@ static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
 // Handles packets until we are stopped, or the ring is empty and the producer gone.
 static void handle_packets() {
     while (!stopped) {
-        Slot* slot = take(&consumer, kSlice);
-        if (!slot && gone(consumer.producer)) break;
+        Slot* slot = take(&ours, kSlice);
+        if (!slot && gone(ours.other)) break;
         if (!slot) continue;
         const uint32_t length = slot->length;
         handle(slot->data(), length, slot->tag);
-        release(&consumer);
+        release(&ours);
         count_packet(length);
     }
 }
@@ -116,17 +182,19 @@ static void handle_packets() {
 // What this process did, and how the two got on.
 static void summary(const char* did) {
     FILE* out = options.pipe ? stderr : stdout;
-    lock(&ring->lock);
-    const uintmax_t backlog = ring->backlog, slept[] = {ring->seat[0].slept, ring->seat[1].slept};
-    unlock(&ring->lock);
+    const Ring* ring = ours.ring;
+    const Seat &producer = ring->seat[kProducer], &consumer = ring->seat[kConsumer];
+    const uint64_t backlog =
+        std::max({producer.most.load(), consumer.most.load(), ring_waiting(ring)});
     const double seconds = last_time - first_time, pace = seconds > 0 ? 1 / seconds : 0;
     fprintf(out,
             "%s %ju packets, %ju bytes in %.3f s: %.0f packets/s, %.1f MB/s\n"
             "largest backlog %ju of %u slots; slept: producer %ju times, consumer %ju times\n"
             "dropped %ju packets, %ju of them larger than a slot\n",
             did, uintmax_t{packets}, uintmax_t{bytes}, seconds, static_cast<double>(packets) * pace,
-            static_cast<double>(bytes) * pace / 1e6, backlog, ring->slots, slept[kProducer],
-            slept[kConsumer], uintmax_t{ring->dropped}, uintmax_t{ring->oversize});
+            static_cast<double>(bytes) * pace / 1e6, uintmax_t{backlog}, ours.slots,
+            uintmax_t{producer.slept}, uintmax_t{consumer.slept}, uintmax_t{ring->dropped},
+            uintmax_t{ring->oversize});
     if (fflush(out) != 0 || ferror(out)) err(1, "write(%s)", options.pipe ? "stderr" : "stdout");
 }
 
@@ -138,21 +206,30 @@ static int produce(int udp) {
         generate();
     else
         receive_stdin();
-    publish(&producer);
+    publish(&ours);
     if (!child) summary("handed over");  // in run the child's says it all
     return 0;
 }
 
 // The processing process; its exit status is 1 after a producer that died.
 static int consume() {
-    if (options.verb == "consume" && find_side(ring, kProducer) == kNever)
-        warnx("%s: nobody produces yet; start: %s produce --generate 1000 --name %s", name(),
-              program_invocation_name, name());
+    if (options.verb == "consume" && ours.theirs().presence == kNever)
+        warnx("%s: nobody produces yet; start: %s", name(),
+              command("produce --generate 1000").c_str());
     handle_packets();
-    const bool died = consumer.producer == kDied;  // then the ring was empty, too
+    const bool died = ours.other == kDied;  // then the ring was empty, too
     if (died) warnx("the producer died; all that it handed over is handled");
     summary("handled");
     return died;
+}
+
+// run, in the parent: waits until the child has handled all, or for 10 seconds after a stop.
+static int wait_for_consumer() {
+    while (!over()) {
+        poll(nullptr, 0, kSlice);
+        watch_consumer();
+    }
+    return wait_for(child, 10);
 }
 
 int main(int argc, char** argv) {
@@ -161,23 +238,23 @@ int main(int argc, char** argv) {
     const bool run = options.verb == "run";
     const int udp = options.udp ? open_udp(options.port) : -1;
     handle_stops(stop, SA_RESTART);
-    if (run)
-        make_object();
-    else
-        open_object();
-    map_ring();
-    side = options.verb == "consume" ? kConsumer : kProducer;
-    if (run && (child = spawn()) == 0) {
-        side = kConsumer;
-        ignore_stops();
+    Side side = options.verb == "consume" ? kConsumer : kProducer;
+    if (run) {
+        Ring* ring = make_object();
+        handle_signal(SIGCHLD, end_poll, SA_RESTART);
+        child = spawn();  // it inherits descriptor and mapping, but no record lock
+        if (child == 0) {
+            side = kConsumer;
+            handle_stops(SIG_IGN, 0);  // its parent ends the input, and it goes on to its end
+            stopped = 0;               // a stop may have come since the fork
+        }
+        join(ring, side);
+    } else {
+        join_by_name(side);
     }
-    join();
     int status = side == kProducer ? produce(udp) : consume();
     leave();  // now, since the child ends when it finds us gone
-    if (child) status = wait_for(child, stopped ? 10 : 0);
-    if (stopped && !options.udp) {  // cut short; --udp is done when it is stopped
-        signal(stopped, SIG_DFL);
-        raise(stopped);
-    }
+    if (child) status = wait_for_consumer();
+    if (stopped && !options.udp) end_by(stopped);  // cut short; --udp is done when it is stopped
     return status;
 }

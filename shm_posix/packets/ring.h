@@ -1,24 +1,40 @@
-// A ring of packet slots in shared memory: what lies in these bytes, how they are made and checked.
-// Where the memory comes from is the caller's business; how packets go in and out is in
-// ring_producer.h and ring_consumer.h.
+// A ring of packet slots in shared memory, for one producer and one consumer. Either may be killed
+// at any instruction.
 //
-// There are counts in it and no pointers, so each process may map it at another address. Packets
-// are numbered from 0 on, and packet n lies in slot n % slots.
+//     producer:  reserve() a slot, fill it, commit() it; publish() when the input pauses
+//     consumer:  take() a packet, handle it where it lies, release() it
+//
+// No lock guards the ring. Each count has one writer and changes by one store: nothing is ever half
+// done, and what is not stored is as if it had not been done. What it asks of its users:
+// - Each end is in a process of its own. That it is there is told by a record lock on the object,
+//   which the kernel drops with the process, in every PID namespace [fcntl(2)].
+// - Each process opens the object once and keeps it open: to close any descriptor of it, also a
+//   duplicate, drops the lock.
+// - commit() without publish() holds a packet back: until a quarter of the ring is committed, or
+//   the producer waits for a slot or leaves.
 
 #pragma once
 
-#include <stddef.h>
+#include <err.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
 #include <stdint.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <new>
 #include <type_traits>
 
-#include "seat.h"
-
-constexpr uint32_t kRingMagic = 0x32474e52;                    // "RNG2" on a little-endian machine
+constexpr uint32_t kRingMagic = 0x33474e52;                    // "RNG3" on a little-endian machine
 constexpr uint32_t kMostSlots = 1 << 20, kMostSize = 1 << 16;  // slots; bytes of a packet
 
 enum Side { kProducer, kConsumer };
+enum Presence : uint32_t { kNever, kHere, kLeft, kDied };  // kDied is found, never stored
+
+inline bool gone(Presence other) { return other == kLeft || other == kDied; }
 
 // A packet's place; its bytes follow. `tag` is for the programs: what kind of packet this is.
 struct Slot {
@@ -26,93 +42,264 @@ struct Slot {
     unsigned char* data() { return reinterpret_cast<unsigned char*>(this + 1); }
 };
 
-// The head of the shared bytes; the slots follow. Either process may be killed at any instruction:
-// a count that says what is done changes by one store (so it is atomic), and without that store it
-// is as if nothing had been done.
-struct PacketRing {
-    std::atomic<uint32_t> magic;      // kRingMagic; stored last, so a half-made ring has none
-    uint32_t header_bytes;            // the layout that the maker's compiler chose
-    uint32_t slots, size;             // how many; bytes of the largest packet
-    pthread_mutex_t lock;             // guards the seats, `published` and `backlog`
-    Seat seat[2];                     // by Side
-    std::atomic<uint64_t> published;  // packets that the producer handed over
-    uint64_t backlog;                 // the most that ever waited
+// What one side tells the other, on cache lines of its own. Only its holder stores these, but for
+// `asleep`. An atomic is stored in one step, also where its order does not matter (relaxed).
+struct alignas(64) Seat {
+    std::atomic<uint64_t> count;     // packets handed over, or handled
+    std::atomic<uint64_t> begun;     // the consumer's: packets taken in hand
+    std::atomic<uint64_t> most;      // packets that waited when this side looked
+    std::atomic<uint64_t> slept;     // times
+    std::atomic<uint32_t> holders;   // processes that took this seat so far
+    std::atomic<uint32_t> presence;  // of the latest
+    std::atomic<uint32_t> asleep;    // 1: it sleeps on this word; 0 wakes it
+};
+
+// The head of the shared bytes; the slots follow. There are no pointers in it, so each process may
+// map it at another address.
+struct Ring {
+    std::atomic<uint32_t> magic;  // kRingMagic
+    uint32_t header_bytes;        // the layout that the maker's compiler chose
+    uint32_t slots, size;         // how many; bytes of the largest packet
     // Only the producer stores these: packets that were dropped; those of them larger than a slot.
     std::atomic<uint64_t> dropped, oversize;
-    // Only the consumer stores these, for each packet and without the lock; so they have a cache
-    // line of their own. A packet that a consumer has begun and not handled when it ends may be
-    // handled all the same; its successor begins with that one.
-    alignas(64) std::atomic<uint64_t> begun;  // packets taken in hand
-    std::atomic<uint64_t> handled;            // packets done with: their slots are free
+    Seat seat[2];  // by Side
 };
-static_assert(std::is_standard_layout<PacketRing>::value, "laid out alike in every program");
+static_assert(std::is_standard_layout<Ring>::value, "laid out alike in every program");
 static_assert(std::atomic<uint64_t>::is_always_lock_free, "works between processes");
+static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "is a futex");
 
-// Slots begin on cache lines: one process writes to a slot while the other reads its neighbour.
-inline size_t slot_bytes(uint32_t size) { return (sizeof(Slot) + size + 63) / 64 * 64; }
+// Slots begin on cache lines: one process writes to a slot while the other reads its neighbour. In
+// 64 bits, also where size_t has 32.
+inline uint64_t slot_bytes(uint32_t size) { return (sizeof(Slot) + uint64_t{size} + 63) / 64 * 64; }
 
 // Bytes of memory for a ring.
-inline size_t ring_bytes(uint32_t slots, uint32_t size) {
-    return sizeof(PacketRing) + slots * slot_bytes(size);
+inline uint64_t ring_bytes(uint32_t slots, uint32_t size) {
+    return sizeof(Ring) + slots * slot_bytes(size);
 }
 
-// Makes a ring in ring_bytes(slots, size) fresh bytes, all 0.
-inline PacketRing* ring_create(void* memory, uint32_t slots, uint32_t size) {
-    PacketRing* ring = static_cast<PacketRing*>(memory);
-    init_lock(&ring->lock);
-    for (Seat& seat : ring->seat) init_seat(&seat);
-    ring->header_bytes = sizeof(PacketRing);
+// Makes a ring in ring_bytes(slots, size) bytes.
+inline Ring* ring_create(void* memory, uint32_t slots, uint32_t size) {
+    Ring* ring = new (memory) Ring();
+    ring->header_bytes = sizeof(Ring);
     ring->slots = slots;
     ring->size = size;
-    ring->magic.store(kRingMagic, std::memory_order_release);
+    ring->magic = kRingMagic;
     return ring;
 }
 
-// What is wrong with a ring found in `bytes` bytes; nullptr: nothing. Comes before take_side().
-inline const char* ring_fault(const void* memory, size_t bytes) {
-    const PacketRing* ring = static_cast<const PacketRing*>(memory);
-    if (bytes < sizeof(PacketRing) || ring->magic.load(std::memory_order_acquire) != kRingMagic)
-        return "holds no ring";
-    if (ring->header_bytes != sizeof(PacketRing)) return "holds a ring of another program";
+// What is wrong with a ring found in `bytes` bytes; nullptr: nothing. Comes before ring_join().
+inline const char* ring_fault(const Ring* ring, uint64_t bytes) {
+    if (bytes < sizeof(Ring) || ring->magic != kRingMagic) return "holds no ring";
+    if (ring->header_bytes != sizeof(Ring)) return "holds a ring of another program";
     const uint32_t slots = ring->slots, size = ring->size;
     const bool sound = slots > 0 && slots <= kMostSlots && size > 0 && size <= kMostSize;
-    return sound && ring_bytes(slots, size) <= bytes ? nullptr : "holds a ring of impossible sizes";
+    return sound && ring_bytes(slots, size) == bytes ? nullptr : "holds a ring of impossible sizes";
 }
 
-// Where packet n lies. `slots` and `size` are copies that the caller took when it joined: if others
-// damage the shared ones, it still stays inside.
-inline Slot* slot_of(PacketRing* ring, uint64_t n, uint32_t slots, uint32_t size) {
-    unsigned char* first = reinterpret_cast<unsigned char*>(ring + 1);
-    return reinterpret_cast<Slot*>(first + n % slots * slot_bytes(size));
+// One end of the ring, a process's own. In both, [next, limit) need no look at the other's count.
+//
+// The producer's, in a ring of 8 slots, of which those of packets 0 to 4 were free when it last
+// looked; told 10, next 11, limit 13:
+//
+//     packet    5 to 9        10         11       12         13
+//             published   committed   to fill    free   no slot: 5 is there
+//
+// The consumer's, when packets up to 9 were there when it last looked; next 5, limit 10. Its count
+// is 5, and 6 are begun:
+//
+//     packet      4          5        6 to 9       10
+//              handled    in hand     waiting    not yet there
+struct End {
+    Ring* ring = nullptr;
+    int fd = -1;  // of the object, for the record locks
+    Side side = kProducer;
+    uint32_t slots = 0, size = 0;  // copies: whoever damages the shared ones, we stay inside
+    uint64_t next = 0;             // the packet to fill, or to handle
+    uint64_t limit = 0;            // the first without a slot, or not yet there
+    uint64_t told = 0;             // the other side knows of those before
+    Presence other = kNever;       // when we last waited in vain
+
+    Side other_side() const { return side == kProducer ? kConsumer : kProducer; }
+    Seat& mine() const { return ring->seat[side]; }
+    Seat& theirs() const { return ring->seat[other_side()]; }
+    Slot* slot() const {  // packet n lies in slot n % slots
+        unsigned char* first = reinterpret_cast<unsigned char*>(ring + 1);
+        return reinterpret_cast<Slot*>(first + next % slots * slot_bytes(size));
+    }
+};
+
+// Takes (F_WRLCK) or gives back (F_UNLCK) the record lock of one side, or of `sides` from there on.
+// False: somebody has it [F_SETLK in fcntl(2)].
+inline bool lock_side(int fd, short type, Side side, int sides = 1) {
+    struct flock it = {};
+    it.l_type = type;
+    it.l_start = side;
+    it.l_len = sides;
+    if (fcntl(fd, F_SETLK, &it) == 0) return true;
+    if (errno != EACCES && errno != EAGAIN) err(1, "fcntl(F_SETLK)");
+    return false;
 }
 
-// Takes a side for this thread, until leave_side() or its death. Returns nullptr, or what prevents
-// it.
-inline const char* take_side(PacketRing* ring, Side side) {
-    lock(&ring->lock);
-    const uint64_t published = ring->published;
-    // At most a full ring waits (less than nothing would be a huge number), and no count runs over.
-    const bool sound = published - ring->handled <= ring->slots && published < UINT64_MAX / 2;
-    const bool taken = sound && take_seat(&ring->seat[side]);
-    unlock(&ring->lock);
-    if (!sound) return "holds a ring of impossible counts";
-    if (!taken) return side == kProducer ? "has a producer" : "has a consumer";
+// Is the holder of the other side there? It says so after it has taken its lock, and that it leaves
+// before it gives the lock back. So who says it is here and has no lock is dead, unless it left, or
+// even another came, between our two looks: so we look a second time.
+inline Presence find_other(const End* it) {
+    const Seat& seat = it->theirs();
+    const uint32_t holders = seat.holders;
+    const uint32_t before = seat.presence;
+    if (before != kHere) return static_cast<Presence>(before);
+    struct flock lock = {};
+    lock.l_type = F_WRLCK;
+    lock.l_start = it->other_side();
+    lock.l_len = 1;
+    if (fcntl(it->fd, F_GETLK, &lock) == -1) err(1, "fcntl(F_GETLK)");
+    if (lock.l_type != F_UNLCK) return kHere;
+    const uint32_t after = seat.presence;
+    if (after != kHere) return static_cast<Presence>(after);
+    return seat.holders == holders ? kDied : kHere;
+}
+
+// Takes that side of the ring in the object behind `fd`, until ring_leave() or our death. Numbers
+// go on behind the last packet that was handed over, or handled; what a dead producer did not hand
+// over is gone. Returns nullptr, or what prevents it.
+inline const char* ring_join(End* it, int fd, Ring* ring, Side side) {
+    if (!lock_side(fd, F_WRLCK, side))
+        return side == kProducer ? "has a producer" : "has a consumer";
+    *it = End();
+    it->ring = ring;
+    it->fd = fd;
+    it->side = side;
+    it->slots = ring->slots;
+    it->size = ring->size;
+    it->next = it->limit = it->told = it->mine().count;
+    // A full ring waits at most (less than nothing would be a huge number), no count runs over, and
+    // one packet at most is begun and not handled.
+    const uint64_t handed = ring->seat[kProducer].count, handled = ring->seat[kConsumer].count;
+    const uint64_t in_hand = side == kConsumer ? it->mine().begun - handled : 0;
+    if (handed - handled > it->slots || handed > UINT64_MAX / 2 || in_hand > 1 ||
+        it->theirs().presence > kLeft) {
+        lock_side(fd, F_UNLCK, side);
+        return "holds a ring of impossible counts";
+    }
+    it->mine().asleep = 0;
+    it->mine().holders = it->mine().holders + 1;
+    it->mine().presence = kHere;
     return nullptr;
 }
 
-inline Presence find_side(PacketRing* ring, Side side) {
-    lock(&ring->lock);
-    const Presence presence = find_presence(&ring->seat[side]);
-    unlock(&ring->lock);
-    return presence;
+// Sleeps as long as the word is 1, but for `ms` milliseconds at most. May end early [futex(2)].
+inline void sleep_on(std::atomic<uint32_t>* word, int ms) {
+    // The kernel's timespec of this call: two long, also where time_t has grown to 64 bits.
+    const long time[] = {ms / 1000, ms % 1000 * 1000000L};
+    if (syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAIT, 1, time) == 0) return;
+    if (errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT) err(1, "futex(FUTEX_WAIT)");
 }
 
-// Gives a side up, and wakes the other. Returns how many packets wait.
-inline uint64_t leave_side(PacketRing* ring, Side side) {
-    lock(&ring->lock);
-    leave_seat(&ring->seat[side]);
-    wake(&ring->seat[!side]);
-    const uint64_t waiting = ring->published - ring->handled;
-    unlock(&ring->lock);
-    return waiting;
+// Wakes the other side, if it sleeps. The system call costs some microseconds, and a switch of
+// processes if both share a processor: that is why packets are handed over in batches.
+inline void wake_other(const End* it) {
+    std::atomic<uint32_t>* word = &it->theirs().asleep;
+    if (word->load() == 0 || word->exchange(0) == 0) return;
+    if (syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAKE, 1) == -1)
+        err(1, "futex(FUTEX_WAKE)");
+}
+
+// Tells the other side how far we are, and wakes it if it sleeps.
+//
+// The sleeper stores `asleep` and then loads our count; we store the count and then load `asleep`.
+// One of the two must see the other's store, or it would sleep and nobody wake it. Only
+// sequentially consistent stores and loads promise that: the default of std::atomic, so none of the
+// four names an order. Being a release as well, the store of the count comes after the packet's
+// bytes (the producer's), or after the last use of them (the consumer's).
+inline void tell(End* it) {
+    if (it->told == it->next) return;
+    it->told = it->next;
+    it->mine().count = it->next;
+    wake_other(it);
+}
+
+// Loads how far the other side is; true: there is a slot, or a packet. Pairs with the stores of
+// `count` (acquire): what they come after is seen.
+inline bool look(End* it) {
+    const uint64_t count = it->theirs().count;
+    it->limit = it->side == kProducer ? count + it->slots : count;
+    const uint64_t waiting = it->side == kProducer ? it->next - count : count - it->next;
+    if (waiting > it->mine().most.load(std::memory_order_relaxed))
+        it->mine().most.store(waiting, std::memory_order_relaxed);
+    return it->next < it->limit;
+}
+
+// Waits until there is a slot, or a packet, for at most `ms` milliseconds; a wait may end early,
+// by a wake-up that was meant for the one before. Each wait needs a deadline: the other side may be
+// killed after it has cleared `asleep` and before it wakes us.
+inline bool wait(End* it, int ms) {
+    if (it->next < it->limit || look(it)) return true;
+    tell(it);  // who may sleep holds nothing back
+    Seat& mine = it->mine();
+    // After a wait in vain it is still 1: such waits in a row count as one.
+    const bool again = mine.asleep.exchange(1) == 1;
+    if (!look(it)) {
+        // A consumer does not wait for a producer that has left.
+        it->other = static_cast<Presence>(it->theirs().presence.load());
+        if (it->side == kProducer || it->other != kLeft) {
+            if (!again) mine.slept.store(mine.slept + 1, std::memory_order_relaxed);
+            sleep_on(&mine.asleep, ms);
+            if (mine.asleep == 1) it->other = find_other(it);  // nobody woke us
+        }
+        // After we know who is there: a side that is gone has told all that it ever will.
+        if (!look(it)) return false;
+    }
+    mine.asleep = 0;
+    return true;
+}
+
+// The slot to fill, the same until commit(). With a full ring it waits for at most `ms`
+// milliseconds; nullptr: ask again.
+inline Slot* reserve(End* producer, int ms) {
+    return wait(producer, ms) ? producer->slot() : nullptr;
+}
+
+// Hands over what was committed, and wakes the consumer.
+inline void publish(End* producer) { tell(producer); }
+
+// The reserved slot holds a packet of `length` bytes. A quarter of the ring is handed over as one.
+inline void commit(End* producer, uint32_t length, uint32_t tag = 0) {
+    *producer->slot() = {length, tag};
+    ++producer->next;
+    if (producer->next - producer->told >= std::max(1u, producer->slots / 4)) publish(producer);
+}
+
+// The next packet, the same until release(). With an empty ring it waits for at most `ms`
+// milliseconds; nullptr: ask again, or end if gone(consumer->other).
+inline Slot* take(End* consumer, int ms) {
+    if (!wait(consumer, ms)) return nullptr;
+    consumer->mine().begun.store(consumer->next + 1, std::memory_order_relaxed);
+    // Only a successor reads it, when this process is dead and has stored it or not: no order among
+    // processors matters, but the compiler must not move the handling before it.
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    return consumer->slot();
+}
+
+// The packet in hand is handled, for good: a successor begins behind it. The producer is woken when
+// half of the ring was freed, or we know of no more packets.
+inline void release(End* consumer) {
+    ++consumer->next;
+    const uint64_t half = (consumer->slots + 1) / 2;
+    if (consumer->next - consumer->told >= half || consumer->next == consumer->limit)
+        tell(consumer);
+    else  // the slot may be filled again when this is seen, so our reading of it comes before
+        consumer->mine().count.store(consumer->next, std::memory_order_release);
+}
+
+// Hands over the rest and gives the side up.
+inline void ring_leave(End* it) {
+    tell(it);
+    it->mine().presence = kLeft;
+    wake_other(it);
+    lock_side(it->fd, F_UNLCK, it->side);
+}
+
+// How many packets wait.
+inline uint64_t ring_waiting(const Ring* ring) {
+    return ring->seat[kProducer].count - ring->seat[kConsumer].count;
 }
