@@ -40,10 +40,16 @@ class Traced {
             tracer.go_on(event.who);
         }
     }
-    // The parent has just forked, and stands; the child stands at its beginning.
+    // The parent has just forked, and stands.
     Event until_fork() {
         return until([](const Event& event) {
             return event.what == Event::forks && event.who->number == 0 && !event.child->thread;
+        });
+    }
+    // The child stands before its first instruction.
+    Event until_begin() {
+        return until([](const Event& event) {
+            return event.what == Event::begins && event.who->number == 1;
         });
     }
     // Process `number` enters a call.
