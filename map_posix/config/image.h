@@ -1,5 +1,11 @@
-// The image of a configuration: its layout, how it is made, the check before use, the lookup. Bytes
+// The image of a configuration: its layout, how it is made, how a key is looked up in it. Bytes
 // only: no file, no mapping; so the tests can try a hundred thousand damaged images in one process.
+//
+//     Header │ table: two slots for each entry │ entries, one after the other: Entry, key, value
+//
+// A key's hash says at which slot to begin. That slot and the next ones say which entries may be
+// the key's, up to a slot that is empty. So a lookup touches a few pages, however large the image
+// is, and checks only what it uses.
 
 #pragma once
 
@@ -8,29 +14,87 @@
 #include <string.h>
 
 #include <map>
+#include <optional>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace config {
 
 constexpr uint32_t kMagic = 0x31474643;  // "CFG1" in memory on a little-endian machine
-constexpr uint32_t kVersion = 2;
+constexpr uint32_t kVersion = 3;
 
-// An image is a Header, the index (Entry after Entry, in ascending order of their keys), the bytes
-// of all keys and values. Each reader maps it at another address: so offsets, in bytes from the
-// image's start, and no pointers.
 struct Header {
     uint32_t magic, version;
     uint64_t bytes;     // of the whole image
-    uint64_t count;     // entries
-    uint64_t checksum;  // of all other bytes of the image
+    uint64_t count;     // entries: one or more
+    uint64_t checksum;  // of the header up to here
 };
 
+// Each reader maps the image at another address: so a slot has the offset of an entry, in bytes
+// from the image's start, and no pointer; 0: the slot is empty.
+using Slot = uint32_t;
+
 struct Entry {
-    uint32_t key, key_bytes, value, value_bytes;
+    uint64_t checksum;  // of the sizes, the key and the value
+    uint32_t key_bytes, value_bytes;
 };
 static_assert(sizeof(Header) == 32 && sizeof(Entry) == 16, "laid out alike in every program");
 
-// An image that check() found good. The numbers are a copy: whoever may write the file can change
+// A number at an address, which need not be aligned.
+template <typename Number>
+Number number_at(const char* address) {
+    Number number;
+    memcpy(&number, address, sizeof number);
+    return number;
+}
+
+// 64 bits that tell whether bytes have changed, or a number that goes with them. Eight bytes at a
+// time; each step is reversible, so one changed word always changes the result.
+inline uint64_t hash(std::string_view bytes, uint64_t number = 0) {
+    uint64_t sum = bytes.size();
+    const auto add = [&sum](uint64_t word) {
+        sum = (sum ^ word) * 0x9e3779b97f4a7c15;
+        sum ^= sum >> 32;
+    };
+    add(number);
+    for (; bytes.size() >= 8; bytes.remove_prefix(8)) add(number_at<uint64_t>(bytes.data()));
+    char rest[8] = "";
+    bytes.copy(rest, sizeof rest);
+    add(number_at<uint64_t>(rest));
+    return sum;
+}
+
+// What Header::checksum has to be.
+inline uint64_t checksum(const Header& header) {
+    return hash({reinterpret_cast<const char*>(&header), offsetof(Header, checksum)});
+}
+
+// What an image is made of.
+using Entries = std::map<std::string_view, std::string_view>;
+
+// Makes the image of these entries; there is one at least.
+inline std::string make(const Entries& entries) {
+    std::vector<Slot> table(2 * entries.size());
+    const size_t start = sizeof(Header) + table.size() * sizeof(Slot);
+    std::string packed;
+    for (const auto& [key, value] : entries) {
+        size_t slot = hash(key) % table.size();
+        while (table[slot] != 0) slot = (slot + 1) % table.size();
+        table[slot] = static_cast<Slot>(start + packed.size());  // fits: a text has at most 16 MiB
+        const std::string texts = std::string(key) + std::string(value);
+        const Entry entry = {hash(texts, key.size()), static_cast<uint32_t>(key.size()),
+                             static_cast<uint32_t>(value.size())};
+        packed.append(reinterpret_cast<const char*>(&entry), sizeof entry) += texts;
+    }
+    Header header = {kMagic, kVersion, start + packed.size(), entries.size(), 0};
+    header.checksum = checksum(header);
+    std::string image(reinterpret_cast<const char*>(&header), sizeof header);
+    image.append(reinterpret_cast<const char*>(table.data()), table.size() * sizeof(Slot));
+    return image += packed;
+}
+
+// Bytes whose header was found good. The numbers are a copy: whoever may write the file can change
 // it after the check. Then an answer of ours may be wrong, but we do not step outside the image.
 // (If the file is shortened, that is SIGBUS.)
 struct Image {
@@ -38,124 +102,74 @@ struct Image {
     size_t bytes = 0, count = 0;
 };
 
-// FNV-1a, 64 bits: each step is reversible, so one changed byte always changes the result.
-inline uint64_t hash(uint64_t sum, const char* bytes, size_t count) {
-    for (size_t i = 0; i < count; ++i)
-        sum = (sum ^ static_cast<unsigned char>(bytes[i])) * 0x100000001b3;
-    return sum;
-}
-
-// What Header::checksum has to be; `bytes` is at least the header's.
-inline uint64_t checksum(const char* start, size_t bytes) {
-    const uint64_t before = hash(0xcbf29ce484222325, start, offsetof(Header, checksum));
-    return hash(before, start + sizeof(Header), bytes - sizeof(Header));
-}
-
-// What an image is made of, in the order of its index: by the keys' bytes.
-using Entries = std::map<std::string_view, std::string_view>;
-
-// Bytes of the image of these entries.
-inline size_t image_bytes(const Entries& entries) {
-    size_t bytes = sizeof(Header) + entries.size() * sizeof(Entry);
-    for (const auto& [key, value] : entries) bytes += key.size() + value.size();
-    return bytes;
-}
-
-// Makes the image in image_bytes(entries) bytes at `start`.
-inline void fill(char* start, size_t bytes, const Entries& entries) {
-    auto* header = reinterpret_cast<Header*>(start);
-    auto* entry = reinterpret_cast<Entry*>(header + 1);
-    size_t end = sizeof *header + entries.size() * sizeof *entry;
-    const auto append = [&](std::string_view text, uint32_t* offset, uint32_t* size) {
-        *offset = static_cast<uint32_t>(end);  // fits: a text has at most 16 MiB
-        *size = static_cast<uint32_t>(text.copy(start + end, text.size()));
-        end += text.size();
-    };
-    for (const auto& [key, value] : entries) {
-        append(key, &entry->key, &entry->key_bytes);
-        append(value, &entry->value, &entry->value_bytes);
-        ++entry;
-    }
-    *header = {kMagic, kVersion, bytes, entries.size(), 0};
-    header->checksum = checksum(start, bytes);
-}
-
-// `index` < image.count.
-inline Entry entry(const Image& image, size_t index) {
-    Entry it;
-    memcpy(&it, image.start + sizeof(Header) + index * sizeof it, sizeof it);
-    return it;
-}
-
-inline bool inside(const Image& image, uint32_t offset, uint32_t bytes) {
-    return offset >= sizeof(Header) && uint64_t{offset} + bytes <= image.bytes;
-}
-
-// The text in the image itself, not a copy; empty if it would lie outside, as it may when the file
-// was changed after the check.
-inline std::string_view text(const Image& image, uint32_t offset, uint32_t bytes) {
-    if (!inside(image, offset, bytes)) return {};
-    return {image.start + offset, bytes};
-}
-
-inline std::string_view key(const Image& image, size_t index) {
-    const Entry it = entry(image, index);
-    return text(image, it.key, it.key_bytes);
-}
-
-inline std::string_view value(const Image& image, size_t index) {
-    const Entry it = entry(image, index);
-    return text(image, it.value, it.value_bytes);
-}
-
-// Looks a key up by binary search; false: there is none.
-inline bool find(const Image& image, std::string_view wanted, std::string_view* found) {
-    size_t low = 0, high = image.count;
-    while (low < high) {
-        const size_t middle = low + (high - low) / 2;
-        const int order = key(image, middle).compare(wanted);
-        if (order == 0) {
-            *found = value(image, middle);
-            return true;
-        }
-        if (order < 0)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return false;
-}
-
-// Whether every entry is found by its key: the work of a reader of all.
-inline bool verify(const Image& image) {
-    for (size_t i = 0; i < image.count; ++i) {
-        std::string_view found;
-        if (!find(image, key(image, i), &found) || found != value(image, i)) return false;
-    }
-    return true;
-}
-
-// Checks bytes that may be anything. Returns nullptr and fills `image`, or returns what is wrong.
+// Checks the header of bytes that may be anything. Returns nullptr and fills `image`, or returns
+// what is wrong.
 inline const char* check(const char* start, size_t bytes, Image* image) {
     if (bytes < sizeof(Header)) return "is shorter than an image's header";
-    Header header;
-    memcpy(&header, start, sizeof header);
+    const auto header = number_at<Header>(start);
     if (header.magic != kMagic) return "is not an image of ours";
     if (header.version != kVersion) return "is an image of another version";
+    if (header.checksum != checksum(header)) return "is damaged: its header has changed";
     if (header.bytes != bytes) return "is not as long as the image was made";
-    if (header.checksum != checksum(start, bytes)) return "is damaged: its checksum is wrong";
-    if (header.count > (bytes - sizeof header) / sizeof(Entry))
-        return "is damaged: its index lies outside";
+    if (header.count == 0 || header.count > (bytes - sizeof header) / (2 * sizeof(Slot)))
+        return "is damaged: its table lies outside";
     *image = {start, bytes, static_cast<size_t>(header.count)};
-    for (size_t i = 0; i < image->count; ++i) {
-        const Entry it = entry(*image, i);
-        if (!inside(*image, it.key, it.key_bytes) || !inside(*image, it.value, it.value_bytes))
-            return "is damaged: an entry points outside";
-        // A binary search in an index out of order would miss keys that are there.
-        if (i > 0 && key(*image, i - 1) >= key(*image, i))
-            return "is damaged: its keys are unsorted";
-    }
     return nullptr;
+}
+
+// An entry's key and value: in the image itself, not copied. `end`: the offset of what follows.
+struct Texts {
+    std::string_view key, value;
+    size_t end;
+};
+
+// Reads the entry at an offset, which may be any number; false: it lies outside, or its bytes are
+// not those that it was made of.
+inline bool read_entry(const Image& image, size_t at, Texts* texts) {
+    if (at > image.bytes || image.bytes - at < sizeof(Entry)) return false;
+    const auto entry = number_at<Entry>(image.start + at);
+    at += sizeof entry;
+    const uint64_t bytes = uint64_t{entry.key_bytes} + entry.value_bytes;
+    if (bytes > image.bytes - at) return false;
+    const std::string_view both(image.start + at, static_cast<size_t>(bytes));
+    *texts = {both.substr(0, entry.key_bytes), both.substr(entry.key_bytes), at + both.size()};
+    return entry.checksum == hash(both, entry.key_bytes);
+}
+
+// Calls `use` for each entry, in the order in which they lie. Returns nullptr, or what is wrong
+// with the image.
+template <typename Use>
+const char* for_each(const Image& image, Use use) {
+    size_t at = sizeof(Header) + 2 * image.count * sizeof(Slot);
+    for (size_t i = 0; i < image.count; ++i) {
+        Texts it;
+        if (!read_entry(image, at, &it)) return "is damaged: an entry has changed";
+        use(it);
+        at = it.end;
+    }
+    return at == image.bytes ? nullptr : "is damaged: it does not end with its last entry";
+}
+
+// Looks a key up. Returns nullptr, or what is wrong with the image. `value` stays empty if no entry
+// has the key.
+inline const char* find(const Image& image, std::string_view key,
+                        std::optional<std::string_view>* value) {
+    value->reset();
+    const char* table = image.start + sizeof(Header);
+    const size_t slots = 2 * image.count, first = hash(key) % slots;
+    for (size_t i = 0; i < slots; ++i) {
+        const auto at = number_at<Slot>(table + (first + i) % slots * sizeof(Slot));
+        if (at == 0) break;
+        Texts it;
+        if (!read_entry(image, at, &it)) return "is damaged: an entry has changed";
+        if (it.key != key) continue;
+        *value = it.value;
+        return nullptr;
+    }
+    // Damage may have hidden it: before the answer is no, we look at every entry.
+    bool hidden = false;
+    const char* wrong = for_each(image, [&](const Texts& it) { hidden |= it.key == key; });
+    return !wrong && hidden ? "is damaged: its table misses a key" : wrong;
 }
 
 }  // namespace config
