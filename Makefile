@@ -15,6 +15,7 @@ $(PROGRAMS): %: %.cc $(wildcard common/*.h)
 
 shm_posix/packets/producer_consumer tests/test_packets.o: $(wildcard shm_posix/packets/*.h)
 map_posix/config/shared_config tests/test_config.o: $(wildcard map_posix/config/*.h)
+tests/test_config.o: tests/trace.h
 tests/test_perf.o: perf/statistics.h
 docs/explain tests/test_explain.o: tests/trace.h
 

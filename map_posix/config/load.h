@@ -69,9 +69,9 @@ inline int open_existing(const char* name) {
     return open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);  // a FIFO would make us wait
 }
 
-// Nobody's data is overwritten or removed: a file that is in our way must be an image, and this
-// user's. Returns why it has to stay; empty: it may go.
-inline std::string not_ours(const char* name, int fd) {
+// Nobody's data is overwritten or removed: a file in our way must be an image, and this user's.
+// Returns why it has to stay; empty: it may go. `or_empty`: so may a file without a byte.
+inline std::string not_ours(const char* name, int fd, bool or_empty) {
     struct stat it;
     uint32_t magic = 0;
     if (fstat(fd, &it) == -1) return failed("fstat", name);
@@ -79,6 +79,7 @@ inline std::string not_ours(const char* name, int fd) {
     if (!S_ISREG(it.st_mode)) return it_is + "is not a regular file";
     if (it.st_uid != geteuid())
         return it_is + "belongs to user " + std::to_string(it.st_uid) + ", not to you";
+    if (or_empty && it.st_size == 0) return "";
     if (pread(fd, &magic, sizeof magic, 0) == -1) return failed("pread", name);
     return magic == config::kMagic ? "" : it_is + "is not an image of ours, and stays as it is";
 }
@@ -104,9 +105,7 @@ inline void remove_left_over(const char* next) {
     const int fd = open_existing(next);
     if (fd == -1 && errno == ENOENT) return;
     if (fd == -1) err(1, "open(%s)", next);
-    struct stat it;
-    const bool empty = fstat(fd, &it) == 0 && S_ISREG(it.st_mode) && it.st_size == 0;  // no data
-    const std::string wrong = empty ? "" : not_ours(next, fd);
+    const std::string wrong = not_ours(next, fd, true);
     if (!wrong.empty()) errx(1, "%s", wrong.c_str());
     if (lock(next, fd) && unlink(next) == -1) err(1, "unlink(%s)", next);
     close(fd);
@@ -122,35 +121,13 @@ inline int make_next(const char* next) {
     return fd;
 }
 
-// Writes the image to the locked file `next` and publishes it as `path`. Returns what failed;
-// empty: nothing.
-inline std::string publish(const std::string& image, const char* next, int fd, const char* path) {
-    // write(2), and not stores to a mapping: a full disk is an error here and not SIGBUS.
-    for (size_t done = 0; done < image.size();) {
-        const ssize_t more = write(fd, image.data() + done, image.size() - done);
-        if (more == -1) return failed("write", next);
-        done += static_cast<size_t>(more);
-    }
-    // After a power cut, the new name may not be there without its bytes.
-    if (fsync(fd) == -1) return failed("fsync", next);
-
-    // What bears the name is looked at as late as can be: it may have appeared meanwhile.
-    const int old = open_existing(path);
-    if (old == -1 && errno != ENOENT) return failed("open", path);
-    const std::string wrong = old == -1 ? "" : not_ours(path, old);
-    if (!wrong.empty()) return wrong;
-
-    // Who opens the name gets the whole old image or the whole new one; who has mapped the old one
-    // keeps it.
-    return rename(next, path) == 0 ? "" : failed("rename", path);
-}
-
 // Makes the image of a text and publishes it.
 inline int load(const char* file, const char* path, const char* directory) {
     const std::string text = read_text(file);
     const config::Entries entries = parse(text, file);
     const std::string image = config::make(entries);
-    const std::string next = std::string(path) + ".new";  // beside it: rename(2) stays in one disk
+    const std::string name = std::string(path) + ".new";  // beside it: rename(2) stays in one disk
+    const char* next = name.c_str();
     const int parent = open(directory, O_RDONLY | O_DIRECTORY);
     if (parent == -1) err(1, "open(%s)", directory);
 
@@ -158,14 +135,31 @@ inline int load(const char* file, const char* path, const char* directory) {
     sigset_t all, before;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);
-    const int fd = make_next(next.c_str());
-    const std::string wrong = publish(image, next.c_str(), fd, path);
-    if (!wrong.empty()) {
-        unlink(next.c_str());
-        errx(1, "%s", wrong.c_str());
-    }
-    sigprocmask(SIG_SETMASK, &before, nullptr);
+    const int fd = make_next(next);
+    const auto give_up = [next](const std::string& why) {
+        unlink(next);
+        errx(1, "%s", why.c_str());
+    };
 
+    // write(2), and not stores to a mapping: a full disk is an error here and not SIGBUS.
+    for (size_t done = 0; done < image.size();) {
+        const ssize_t more = write(fd, image.data() + done, image.size() - done);
+        if (more == -1) give_up(failed("write", next));
+        done += static_cast<size_t>(more);
+    }
+    // Or after a power cut the new name could be there without its bytes.
+    if (fsync(fd) == -1) give_up(failed("fsync", next));
+
+    // What bears the name is looked at as late as can be: it may have appeared meanwhile.
+    const int old = open_existing(path);
+    if (old == -1 && errno != ENOENT) give_up(failed("open", path));
+    const std::string wrong = old == -1 ? "" : not_ours(path, old, false);
+    if (!wrong.empty()) give_up(wrong);
+
+    // Publish it. Who opens the name gets the whole old image or the whole new one; who has mapped
+    // the old one keeps it.
+    if (rename(next, path) == -1) give_up(failed("rename", path));
+    sigprocmask(SIG_SETMASK, &before, nullptr);
     if (fsync(parent) == -1) err(1, "fsync(%s)", directory);  // the name, for a power cut
     printf("%s: %zu entries, %zu bytes\n", path, entries.size(), image.size());
     return 0;

@@ -37,21 +37,17 @@ inline int open_image(size_t* bytes) {
     return fd;
 }
 
-// The image in bytes that may be anything. What is used of it later is checked then: see find().
-inline Image checked(const void* start, size_t bytes) {
-    Image image;
-    const char* wrong = config::check(static_cast<const char*>(start), bytes, &image);
-    if (wrong) errx(1, "%s: %s", path, wrong);
-    return image;
-}
-
+// Maps the image. What is used of it later is checked then: see config::find().
 inline Image map_image() {
     size_t bytes;
     const int fd = open_image(&bytes);
     void* start = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
     if (start == MAP_FAILED) err(1, "mmap(%s)", path);
     close(fd);  // the mapping keeps the file, and stays read-only as the descriptor was
-    return checked(start, bytes);
+    Image image;
+    const char* wrong = config::check(static_cast<const char*>(start), bytes, &image);
+    if (wrong) errx(1, "%s: %s", path, wrong);
+    return image;
 }
 
 inline void unmap(const Image& image) {

@@ -107,6 +107,9 @@ int main(int argc, char** argv) {
     const char* word = optind < argc ? argv[optind++] : nullptr;
     if (optind < argc) errx(2, "'%s' is one word too many; see --help", argv[optind]);
     if (watching && verb != "get") errx(2, "--watch goes with get");
+    const std::string_view name = path;
+    if (name.size() >= 4 && name.substr(name.size() - 4) == ".new")
+        errx(2, "%s: such a name is for an image in the making", path);
     int status = 0;
     if (verb == "load" && word)
         status = load(word, path, directory.c_str());
