@@ -914,6 +914,9 @@ class Traced {
               const int err = open((scratch_.path + "/err").c_str(), O_CREAT | O_WRONLY, 0600);
               if (dup2(out, 1) == -1 || dup2(err, 2) == -1) _exit(126);
               if (chdir(directory.c_str()) == -1) _exit(126);
+              // For a build with -fsanitize=address: that would not be traced, nor let us see
+              // SIGSEGV.
+              setenv("ASAN_OPTIONS", "detect_leaks=0:handle_segv=0", 1);
           }) {}
 
     // Lets it go on until it enters its next call of `main` (its own, not the loader's: that has
