@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -15,10 +16,7 @@
 #include <iostream>
 #include <memory>
 #include <random>
-#include <set>
 #include <sstream>
-
-#include <sys/file.h>
 
 #include "../common/process.h"
 #include "../map_posix/config/image.h"
@@ -110,7 +108,7 @@ TEST_CASE("config: --image puts it elsewhere, and load says what it made", "[con
     const std::string image = scratch.path + "/other.image";
     const Result load = run({ours(), "load", scratch.path + "/app.conf", "--image", image});
     CHECK(load.status == 0);
-    CHECK(load.out == image + ": 2 entries, 117 bytes\n");
+    CHECK(load.out == image + ": 2 entries, 85 bytes\n");
     CHECK(run({ours(), "get", "b", "--image", image}).out == "22\n");
     CHECK(run({ours(), "load", "/dev/stdin", "--image", image}, "a = piped\n").status == 0);
     CHECK(run({ours(), "get", "a", "--image", image}).out == "piped\n");
@@ -165,6 +163,7 @@ TEST_CASE("config: wrong usage is exit 2 and makes nothing", "[config]") {
                                       {"--image", "", "get", "a"},
                                       {"--nonsense"},
                                       {"load", "--watch", "x"},
+                                      {"load", "x", "--image", "a.new"},
                                       {"readers", "1x"},
                                       {"--image"}};
     for (const auto& words : cases) {
@@ -189,90 +188,78 @@ TEST_CASE("config: nobody's data is overwritten", "[config]") {
         const std::string there = scratch.path + "/" + name;
         const auto refused = [&](const std::string& sentence) {
             const std::string before = names(scratch.path);
+            struct stat was = {}, is = {};
+            REQUIRE(lstat(there.c_str(), &was) == 0);
             const Result result = run({ours(), "load", "app.conf"}, "", scratch.path);
             CHECK(result.status == 1);
-            INFO(result.err);
-            CHECK(has(result.err, sentence));
+            CHECK(result.err == "shared_config: " + sentence + "\n");
             CHECK(names(scratch.path) == before);
+            REQUIRE(lstat(there.c_str(), &is) == 0);
+            CHECK(was.st_ino == is.st_ino);
+            CHECK(was.st_mtim.tv_nsec == is.st_mtim.tv_nsec);
         };
-        std::vector<std::string> texts = {"my diary\n", "me", "CFG2"};
-        if (!next) texts.push_back("");  // a next image begins as an empty file
-        for (const std::string& text : texts) {
+        // An empty file has no data; beside the image it is what a load killed early has left.
+        for (const std::string& text : {std::string("my diary\n"), std::string("CFG"),
+                                        std::string(100, '\0'), std::string()}) {
+            if (next && text.empty()) continue;
             put(there, text);
-            refused(name + ": is not an image of ours, and stays as it is");
+            refused("./" + name + ": is not an image of ours, and stays as it is");
             CHECK(contents(there) == text);
             unlink(there.c_str());
         }
         REQUIRE(mkdir(there.c_str(), 0700) == 0);
-        refused(next ? "open(./config.image.new): Is a directory"
-                     : "config.image: is not a regular file");
+        refused("./" + name + ": is not a regular file");
         rmdir(there.c_str());
         REQUIRE(mkfifo(there.c_str(), 0600) == 0);
-        refused(name + ": is not a regular file");
+        refused("./" + name + ": is not a regular file");
         unlink(there.c_str());
-        REQUIRE(symlink("elsewhere", there.c_str()) == 0);
-        refused("open(./" + name + "): Too many levels of symbolic links");
-        unlink(there.c_str());
-        if (geteuid() == 0) {
-            REQUIRE(run({ours(), "load", "app.conf"}, "", scratch.path).status == 0);
-            if (next) REQUIRE(rename((scratch.path + "/config.image").c_str(), there.c_str()) == 0);
+        for (const std::string target : {"elsewhere", "app.conf"}) {
+            REQUIRE(symlink(target.c_str(), there.c_str()) == 0);
+            refused("open(./" + name + "): Too many levels of symbolic links");
+            unlink(there.c_str());
+        }
+        if (geteuid() != 0) continue;
+        for (const std::string& text :
+             {std::string("diary"), config::make({{"a", "2"}}), std::string()}) {
+            put(there, text);
             REQUIRE(chown(there.c_str(), 65534, 65534) == 0);
-            refused(name + ": belongs to another user");
+            refused("./" + name + ": belongs to user 65534, not to you");
+            CHECK(contents(there) == text);
+            unlink(there.c_str());
         }
     }
 }
 
-TEST_CASE("config: a finished image in the place of the next one is another image", "[config]") {
+TEST_CASE("config: what a killed load left is in nobody's way, and not written to", "[config]") {
     const Loaded it("a = old\n");
-    REQUIRE(run({ours(), "load", "app.conf", "--image", "config.image.new"}, "", it.scratch.path)
-                .status == 0);
-    const std::string before = contents(it.image + ".new");
-    const Result result = run({ours(), "load", "app.conf"}, "", it.scratch.path);
-    CHECK(result.status == 1);
-    CHECK(has(result.err, geteuid() == 0 ? "is a finished image, and stays as it is"
-                                         : "open(./config.image.new): Permission denied"));
-    CHECK(contents(it.image + ".new") == before);
-}
-
-TEST_CASE("config: what a killed load left is taken over; what a living one makes is not",
-          "[config]") {
-    const Loaded it("a = old\n");
-    const std::string before = contents(it.image);
-    for (const std::string& left : {std::string(), std::string(100000, '\0'), before}) {
-        put(it.image + ".new", left);
-        it.load("a = new\n");
-        CHECK(it.get("a").out == "new\n");
-        CHECK(names(it.scratch.path) == "app.conf config.image ");
+    const std::string whole = contents(it.image), next = it.image + ".new";
+    for (const std::string& left :
+         {std::string(), whole.substr(0, 4), whole.substr(0, 60), whole}) {
+        for (const mode_t mode : {0444, 0400, 0644}) {
+            put(next, left);
+            REQUIRE(chmod(next.c_str(), mode) == 0);
+            const int open_before = open(next.c_str(), O_RDONLY);
+            put(it.file, "a = " + std::to_string(left.size() + mode) + "\n");
+            // As an ordinary user, if we can be one: root may write to every file.
+            Words load = {ours(), "load", "app.conf"};
+            if (geteuid() == 0) {
+                const Words user = {"setpriv", "--reuid=65534", "--clear-groups"};
+                if (shell(user[0] + " " + user[1] + " " + user[2] + " test -x " + ours()).status ==
+                    0)
+                    load.insert(load.begin(), user.begin(), user.end());
+                for (const std::string& path : {it.scratch.path, it.image, next})
+                    REQUIRE(chown(path.c_str(), load.size() > 3 ? 65534 : 0, 0) == 0);
+            }
+            const Result result = run(load, "", it.scratch.path);
+            INFO(left.size() << " bytes: " << result.err);
+            CHECK(result.status == 0);
+            CHECK(result.err.empty());
+            CHECK(it.get("a").out == std::to_string(left.size() + mode) + "\n");
+            CHECK(names(it.scratch.path) == "app.conf config.image ");
+            CHECK(contents("/proc/self/fd/" + std::to_string(open_before)) == left);
+            close(open_before);
+        }
     }
-    put(it.image + ".new", "");
-    const int lock = open((it.image + ".new").c_str(), O_RDONLY | O_CLOEXEC);
-    REQUIRE(flock(lock, LOCK_EX | LOCK_NB) == 0);
-    const Result result = run({ours(), "load", "app.conf"}, "", it.scratch.path);
-    CHECK(result.status == 1);
-    CHECK(result.err == "shared_config: ./config.image.new: another load is at work; try again\n");
-    CHECK(contents(it.image + ".new").empty());
-    close(lock);
-}
-
-TEST_CASE("config: a load that opened the file that another then published does not write to it",
-          "[config]") {
-    const Loaded it("a = 1\n");
-    const std::string finished = contents(it.image);
-    put(it.file, "a = 2\n");
-    // It stops when it enters flock(); meanwhile the file that it has open is published.
-    Tracer late({ours(), "load", it.file, "--image", it.image}, kPatience,
-                [] { dup2(open("/dev/null", O_WRONLY), 2); });
-    std::string published;
-    for (Event event; (event = late.next()).what != Event::over; late.go_on(event.who)) {
-        if (event.what != Event::enters || event.who->call != SYS_flock || !published.empty())
-            continue;
-        REQUIRE(rename((it.image + ".new").c_str(), it.image.c_str()) == 0);
-        put(it.image, finished);
-        published = finished;
-    }
-    CHECK(!published.empty());
-    CHECK(contents(it.image) == published);
-    CHECK(late.tracees[0].status == 1 << 8);
 }
 
 TEST_CASE("config: no space or no memory is a sentence, and nothing is left", "[config]") {
@@ -280,7 +267,7 @@ TEST_CASE("config: no space or no memory is a sentence, and nothing is left", "[
     put(it.file, generation(1, 1000));
     const Result space = shell("ulimit -f 8; " + ours() + " load app.conf", it.scratch.path);
     CHECK(space.status == 1);
-    CHECK(has(space.err, "posix_fallocate(./config.image.new): File too large"));
+    CHECK(space.err == "shared_config: write(./config.image.new): File too large\n");
     CHECK(names(it.scratch.path) == "app.conf config.image ");
     CHECK(it.get("a").out == "old\n");
     if (shell("ulimit -v 12000; " + ours() + " --help").status != 0)
@@ -310,7 +297,6 @@ TEST_CASE("config: a load cut short leaves the old image or the new", "[config]"
     for (int i = 0; i < 60; ++i) {
         const int how = i % 2 ? SIGKILL : SIGTERM;
         put(it.file, generation(i + 2, 3000));
-        const bool left = exists(it.image + ".new");
         {
             const Program load({ours(), "load", it.file, "--image", it.image});
             usleep(random() % 6000);  // any moment will do
@@ -318,11 +304,11 @@ TEST_CASE("config: a load cut short leaves the old image or the new", "[config]"
             const int status = end_of(load.pid());
             (status == 128 + how ? killed : ended) += 1;
         }
-        // What a SIGKILL left before stays, if this one came before the load could take it over.
-        if (!left) CHECK((how == SIGKILL || names(it.scratch.path) == "app.conf config.image "));
+        if (how == SIGTERM) CHECK(names(it.scratch.path) == "app.conf config.image ");
         const std::string first = it.get("key.0").out, last = it.get("key.2999").out;
         CHECK(has(first, "generation "));
         CHECK(first == last);
+        if (how == SIGKILL) it.load(contents(it.file));  // goes on where the killed one was
     }
     INFO(killed << " killed, " << ended << " ended before");
     CHECK(killed > 0);
@@ -356,19 +342,9 @@ TEST_CASE("config: what is no image is refused by readers", "[config]") {
     replace(it.image, bad);
     refused("./config.image: is an image of another version");
     bad = good;
-    bad[offsetof(config::Header, count)] ^= 1;
+    bad[16] ^= 1;
     replace(it.image, bad);
-    refused("./config.image: is damaged: its header's checksum is wrong");
-    bad = good;
-    bad.back() ^= 1;  // the value of b
-    replace(it.image, bad);
-    CHECK(it.get("a").out == "1\n");
-    for (const Words& words :
-         {Words{ours(), "get", "b"}, Words{ours(), "get", "c"}, Words{ours(), "readers", "2"}}) {
-        const Result result = run(words, "", it.scratch.path);
-        CHECK(result.status == 1);
-        CHECK(result.err == "shared_config: ./config.image: is damaged: its checksum is wrong\n");
-    }
+    refused("./config.image: is damaged: its header has changed");
     replace(it.image, good);
     REQUIRE(chmod(it.image.c_str(), 0664) == 0);
     refused("./config.image: others than its owner may write it");
@@ -415,7 +391,7 @@ size_t below(Random& random, size_t most) { return random() % most; }
 
 // Changes a bit, a byte, a run of bytes or a whole number; with `resize` sometimes the length.
 std::string damaged(std::string bytes, Random& random, bool resize) {
-    const size_t structure = sizeof(config::Header) + 128 * sizeof(config::Slot);
+    const size_t structure = sizeof(config::Header) + 90 * sizeof(config::Slot);
     const uint32_t numbers[] = {0, 1, 0xffffffff, 0x7fffffff, static_cast<uint32_t>(bytes.size())};
     if (resize && below(random, 8) == 0) bytes.resize(below(random, bytes.size() + 100));
     for (size_t changes = 1 + below(random, 3); changes > 0 && bytes.size() > 16; --changes) {
@@ -432,38 +408,34 @@ std::string damaged(std::string bytes, Random& random, bool resize) {
 
 constexpr int kDamages = 100000;
 
-// All values that an image holds for a key, wherever its table says that there is an entry.
-std::set<std::string> held(const config::Image& image, std::string_view key) {
-    std::set<std::string> values;
-    for (size_t i = 0; i < image.slots; ++i) {
-        const config::Slot slot = config::slot(image, i);
-        config::Pair pair;
-        if (slot.entry != 0 && config::read_entry(image, slot.entry, &pair) && pair.key == key)
-            values.insert(std::string(pair.value));
-    }
-    return values;
+// What the bytes of an image hold, read without its table: an entry after the other.
+std::vector<config::Texts> held_by(const std::string& bytes) {
+    config::Image image;
+    std::vector<config::Texts> all;
+    if (config::check(bytes.data(), bytes.size(), &image)) return all;
+    config::for_each(image, [&all](const config::Texts& it) { all.push_back(it); });
+    return all;
 }
 
-// All checksums as its maker would have them: of every entry, of all bytes, of the header.
-std::string make_right(std::string bytes) {
-    uint64_t length = bytes.size();
-    memcpy(&bytes[offsetof(config::Header, bytes)], &length, sizeof length);
-    const auto set = [&](size_t at, uint64_t sum) { memcpy(&bytes[at], &sum, sizeof sum); };
-    config::Image image;
-    const auto header = [&] {
-        set(offsetof(config::Header, own), config::header_checksum(bytes.data()));
+// Makes the checksums right, of the header and of each entry that the table or the order leads to.
+std::string checked_again(std::string bytes) {
+    auto header = config::number_at<config::Header>(bytes.data());
+    header.checksum = config::checksum(header);
+    memcpy(&bytes[0], &header, sizeof header);
+    const auto correct = [&bytes](size_t at) {
+        if (at > bytes.size() || bytes.size() - at < sizeof(config::Entry)) return bytes.size();
+        auto entry = config::number_at<config::Entry>(&bytes[at]);
+        const uint64_t end = at + sizeof entry + uint64_t{entry.key_bytes} + entry.value_bytes;
+        if (end > bytes.size()) return bytes.size();
+        const std::string_view texts(&bytes[at] + sizeof entry, end - at - sizeof entry);
+        entry.checksum = config::hash(texts, entry.key_bytes);
+        memcpy(&bytes[at], &entry, sizeof entry);
+        return static_cast<size_t>(end);
     };
-    header();
-    if (config::check_header(bytes.data(), bytes.size(), &image)) return bytes;
-    for (size_t i = 0; i < image.slots; ++i) {
-        const config::Slot slot = config::slot(image, i);
-        config::Pair pair;
-        if (slot.entry != 0 && config::read_entry(image, slot.entry, &pair))
-            set(slot.entry, config::entry_checksum(bytes.data() + slot.entry, pair.key.size(),
-                                                   pair.value.size()));
-    }
-    set(offsetof(config::Header, checksum), config::image_checksum(bytes.data(), bytes.size()));
-    header();
+    const size_t start = sizeof header + 80 * sizeof(config::Slot);
+    for (size_t i = sizeof header; i < start; i += sizeof(config::Slot))
+        correct(config::number_at<config::Slot>(&bytes[i]));
+    for (size_t at = start; at < bytes.size();) at = correct(at);
     return bytes;
 }
 
@@ -471,82 +443,148 @@ std::string make_right(std::string bytes) {
 
 TEST_CASE("config: 100,000 damaged images: an error or a right answer", "[config]") {
     const Loaded it(generation(1, 40));
-    const std::string good = contents(it.image), right = it.get("key.0").out;
+    const std::string good = contents(it.image);
     Guarded memory;
     Random random{1};
-    int refused = 0, answered = 0, wrong = 0;
+    int refused = 0, answers = 0, wrong = 0;
     for (int i = 0; i < kDamages; ++i) {
         const std::string bad = damaged(good, random, true);
         config::Image image;
-        if (config::check_header(memory.put(bad), bad.size(), &image)) {
+        if (config::check(memory.put(bad), bad.size(), &image)) {
             ++refused;
             continue;
         }
-        const bool whole = !config::check_all(image);
-        if (whole) wrong += bad != good;
-        for (int key = 0; key < 41; ++key) {
-            std::string_view value;
-            const config::Found found = config::find(image, "key." + std::to_string(key), &value);
-            if (found == config::Found::yes) {
-                ++answered;
-                wrong += key == 40 || std::string(value) + "\n" != right;
-            }
-            if (found == config::Found::no) wrong += key < 40 && whole;
+        // Keys that are there; one that is not.
+        for (const int number : {i % 40, (i + 17) % 40, 40}) {
+            std::optional<std::string_view> value;
+            if (config::find(image, "key." + std::to_string(number), &value))
+                ++refused;
+            else if (number < 40 ? value == "generation 1.........." : !value)
+                ++answers;
+            else
+                ++wrong;
         }
     }
-    INFO(refused << " refused, " << answered << " answered");
+    INFO(refused << " refused, " << answers << " answers");
     CHECK(wrong == 0);
-    CHECK(refused > kDamages / 8);
-    CHECK(answered > kDamages);
+    CHECK(refused > kDamages / 2);
+    CHECK(answers > kDamages / 4);
 }
 
 TEST_CASE("config: 100,000 damaged images with the checksums made right", "[config]") {
-    // Now the checks behind the checksums have to see what would lead outside or astray.
+    // Now the checks behind them have to see what would lead outside or astray. What the bytes say
+    // is right: a key may well have changed.
     const Loaded it(generation(1, 40));
     const std::string good = contents(it.image);
     Guarded memory;
     Random random{2};
-    int refused = 0, accepted = 0, wrong = 0;
+    int refused = 0, answers = 0, none = 0, wrong = 0;
     for (int i = 0; i < kDamages; ++i) {
-        std::string bad = make_right(damaged(good, random, false));
+        const std::string bad = checked_again(damaged(good, random, false));
+        const auto held = held_by(bad);
         config::Image image;
-        const char* start = memory.put(bad);
-        if (config::check_header(start, bad.size(), &image)) {
+        if (config::check(memory.put(bad), bad.size(), &image)) {
             ++refused;
             continue;
         }
-        const bool whole = !config::check_all(image);
-        ++(whole ? accepted : refused);
-        for (int key = 0; key < 41; ++key) {
-            const std::string name = "key." + std::to_string(key);
-            std::string_view value;
-            const config::Found found = config::find(image, name, &value);
-            // Right is what the bytes hold: an entry of this key somewhere in the table.
-            if (found == config::Found::yes)
-                wrong += held(image, name).count(std::string(value)) == 0;
-            if (found == config::Found::no && whole) wrong += !held(image, name).empty();
+        for (const int number : {i % 40, (i + 17) % 40, 40}) {
+            const std::string key = "key." + std::to_string(number);
+            std::optional<std::string_view> value;
+            if (config::find(image, key, &value)) {
+                ++refused;
+            } else if (value) {
+                // Wherever it lies: behind its key, and as long as its entry says.
+                const char* entry = value->data() - key.size() - sizeof(config::Entry);
+                const bool inside =
+                    entry >= image.start && std::string(entry + 16, key.size()) == key;
+                const auto sizes =
+                    inside ? config::number_at<config::Entry>(entry) : config::Entry{};
+                const bool right =
+                    inside && sizes.key_bytes == key.size() && sizes.value_bytes == value->size();
+                right ? ++answers : ++wrong;
+            } else {
+                const bool is_held = std::any_of(
+                    held.begin(), held.end(), [&key](const auto& that) { return that.key == key; });
+                is_held ? ++wrong : ++none;
+            }
         }
         // Changed after the check: any answer, but none from outside (it would hit the guard).
-        config::check_header(memory.put(good), good.size(), &image);
+        if (config::check(memory.put(good), good.size(), &image)) ++wrong;
         memory.put(bad);
-        config::check_all(image);
+        std::optional<std::string_view> value;
+        config::find(image, "key." + std::to_string(i % 41), &value);
     }
-    INFO(refused << " refused, " << accepted << " accepted");
+    INFO(refused << " refused, " << answers << " answers, " << none << " times no such key");
     CHECK(wrong == 0);
     CHECK(refused > kDamages / 4);
-    CHECK(accepted > 100);
+    CHECK(answers > kDamages / 4);
+    CHECK(none > kDamages / 4);
+}
+
+TEST_CASE("config: a lookup uses a few bytes, and checks those", "[config]") {
+    const Loaded it(generation(1, 1000));
+    const std::string good = contents(it.image);
+    const size_t slots = 2000;
+    const auto slot_of = [&](const std::string& key) {
+        return sizeof(config::Header) + config::hash(key) % slots * sizeof(config::Slot);
+    };
+    int tried = 0;
+    for (int i = 0; i < 1000; ++i) {
+        const std::string key = "key." + std::to_string(i);
+        const size_t slot = slot_of(key), at = config::number_at<config::Slot>(&good[slot]);
+        if (good.compare(at + sizeof(config::Entry), key.size(), key) != 0)
+            continue;  // not its own
+        // All is spoiled but the header, one slot and one entry.
+        std::string bad(good.size(), '\xa5');
+        const size_t bytes = sizeof(config::Entry) + key.size() + 22;
+        for (const auto& [from, count] : {std::pair<size_t, size_t>{0, sizeof(config::Header)},
+                                          {slot, sizeof(config::Slot)},
+                                          {at, bytes}})
+            bad.replace(from, count, good, from, count);
+        config::Image image;
+        std::optional<std::string_view> value;
+        REQUIRE(!config::check(bad.data(), bad.size(), &image));
+        REQUIRE(!config::find(image, key, &value));
+        REQUIRE(value == "generation 1..........");
+        REQUIRE(config::find(image, "no such key", &value) != nullptr);
+        REQUIRE(!value);
+        if (++tried > 5) continue;
+        replace(it.image, bad);
+        CHECK(it.get(key).out == "generation 1..........\n");
+        const Result none = it.get("no such key");
+        CHECK(none.status == 1);
+        CHECK(none.err == "shared_config: ./config.image: is damaged: an entry has changed\n");
+        CHECK(run({ours(), "readers", "1"}, "", it.scratch.path).err == none.err);
+        for (size_t byte = at; byte < at + bytes; ++byte) {  // each byte of the entry counts
+            std::string worse = bad;
+            worse[byte] ^= 4;
+            REQUIRE(!config::check(worse.data(), worse.size(), &image));
+            REQUIRE(config::find(image, key, &value) != nullptr);
+        }
+    }
+    CHECK(tried > 300);
+    // An empty slot where the key's should be: it is not missed in silence.
+    std::string bad = good;
+    memset(&bad[sizeof(config::Header)], 0, slots * sizeof(config::Slot));
+    replace(it.image, bad);
+    CHECK(it.get("key.7").err ==
+          "shared_config: ./config.image: is damaged: its table misses a key\n");
+    CHECK(it.get("key.1000").err == "shared_config: ./config.image: has no key 'key.1000'\n");
 }
 
 TEST_CASE("config: a table longer than its image is refused before it is read", "[config]") {
     const Loaded it("a = 1\n");
-    std::string image = contents(it.image);
+    const std::string good = contents(it.image);
     Guarded memory;
-    for (const uint64_t slots :
-         {uint64_t{0}, uint64_t{6}, uint64_t{1} << 32, UINT64_MAX / 8 + 1, UINT64_MAX}) {
-        memcpy(&image[offsetof(config::Header, slots)], &slots, sizeof slots);
-        image = make_right(image);
+    for (const uint64_t count : {uint64_t{0}, uint64_t{8}, uint64_t{1} << 29, uint64_t{1} << 32,
+                                 uint64_t{1} << 61, UINT64_MAX / 16, UINT64_MAX}) {
+        auto header = config::number_at<config::Header>(good.data());
+        header.count = count;
+        header.checksum = config::checksum(header);
+        std::string image = good;
+        memcpy(&image[0], &header, sizeof header);
         config::Image checked;
-        const char* wrong = config::check_header(memory.put(image), image.size(), &checked);
+        const char* wrong = config::check(memory.put(image), image.size(), &checked);
         REQUIRE(wrong != nullptr);
         CHECK(std::string(wrong) == "is damaged: its table lies outside");
     }
@@ -581,9 +619,10 @@ TEST_CASE("config: a file cut short under its mapping is an error, not a crash",
         const void* start = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
         config::Image image;
         chmod(it.image.c_str(), 0644);
-        if (config::check_header(static_cast<const char*>(start), bytes, &image)) _exit(2);
+        if (config::check(static_cast<const char*>(start), bytes, &image)) _exit(2);
         if (truncate(it.image.c_str(), 0) == -1) _exit(3);
-        _exit(config::check_all(image) ? 4 : 0);
+        std::optional<std::string_view> value;
+        _exit(config::find(image, "key.7", &value) ? 4 : 0);
     }
     close(words[1]);
     CHECK(end_of(reader) == 1);
@@ -596,21 +635,22 @@ TEST_CASE("config: a file cut short under its mapping is an error, not a crash",
 TEST_CASE("config: readers of a file that is cut short again and again", "[config]") {
     const Loaded it(generation(1, 100000));  // large: so that it is cut in the middle of a check
     const std::string good = contents(it.image);
-    int cut = 0, buses = 0;
+    int errors = 0, buses = 0;
     for (int i = 0; i < 20; ++i) {
         replace(it.image, good);
-        Program reader({ours(), "get", "no key", "--image", it.image});  // checks all of it
-        usleep(static_cast<useconds_t>(i) * 500);                        // any moment will do
+        Program reader({ours(), "readers", "1", "--image", it.image});
+        usleep(static_cast<useconds_t>(i) * 500);  // any moment will do
         chmod(it.image.c_str(), 0644);
         if (truncate(it.image.c_str(), i % 2 ? 4096 : 0) == -1) FAIL("truncate");
         const Result result = reader.finish();
         INFO(result.status << result.err);
-        CHECK(result.status == 1);
-        cut += !has(result.err, "has no key");
+        CHECK((result.status == 0 || result.status == 1));
+        CHECK(result.err.empty() == (result.status == 0));
+        errors += result.status;
         buses += has(result.err, "SIGBUS");
     }
-    INFO(cut << " cut, " << buses << " of them by SIGBUS");
-    CHECK(cut > 0);
+    INFO(errors << " errors, " << buses << " by SIGBUS");
+    CHECK(errors > 0);
 }
 
 TEST_CASE("config: --watch prints each new value, and only those", "[config]") {
@@ -714,19 +754,6 @@ TEST_CASE("config: a reader that writes is killed, and cannot make its mapping w
     CHECK(names(it.scratch.path) == "app.conf config.image ");  // and no core
 }
 
-TEST_CASE("config: trespass believes only SIGSEGV", "[config]") {
-    const Loaded it;
-    const int number = GENERATE(SIGKILL, SIGTERM, SIGBUS);
-    Tracer tracer({ours(), "trespass", "--image", it.image}, kPatience, [] {
-        const int nowhere = open("/dev/null", O_WRONLY);
-        dup2(nowhere, 1);
-        dup2(nowhere, 2);
-    });
-    for (Event event; (event = tracer.next()).what != Event::over; tracer.go_on(event.who))
-        if (event.what == Event::begins && event.who->number == 1) tracer.send(event.who, number);
-    CHECK(tracer.tracees[0].status == 1 << 8);
-}
-
 TEST_CASE("config: what 200 readers of 100 KB cost", "[config]") {
     const int count = 200;
     const Loaded it(generation(1, 2250));
@@ -742,24 +769,25 @@ TEST_CASE("config: what 200 readers of 100 KB cost", "[config]") {
     std::getline(lines, line);
     struct {
         std::string what, kind;
-        long rss, pss, own, difference, tables;
-    } one, copies;
-    for (auto row : {&one, &copies})
-        lines >> row->what >> row->kind >> row->rss >> row->pss >> row->own >> row->difference >>
-            row->tables;
-    CHECK(one.kind == "mapping");
-    CHECK(copies.kind == "copies");
-    CHECK(one.pss - one.own == one.difference);
+        long rss, pss, tables;
+    } no, one, copies;
+    for (auto row : {&no, &one, &copies})
+        lines >> row->what >> row->kind >> row->rss >> row->pss >> row->tables;
+    CHECK(no.what + one.what + copies.what == "nooneprivate");
+    CHECK(no.kind + one.kind + copies.kind == "imagemappingcopies");
     // Within a tenth: the kernel rounds each process's Pss down to whole KiB, and other processes
     // that come and go meanwhile change the readers' share of the C library.
     const auto near = [](long seen, long meant) { return std::abs(seen - meant) <= meant / 10; };
-    CHECK(near(one.pss, one.own + image));
-    CHECK(near(copies.pss, copies.own + image * count));
-    CHECK(copies.difference > 10 * one.difference);
+    CHECK(near(one.pss, no.pss + image));
+    CHECK(near(copies.pss, no.pss + image * count));
+    CHECK(copies.pss - no.pss > 10 * (one.pss - no.pss));
     CHECK(one.rss > one.pss);
-    // Each process has page tables of its own: four pages at the least.
-    CHECK(one.tables >= count * 4 * sysconf(_SC_PAGESIZE) / 1024);
-    CHECK(copies.tables >= count * 4 * sysconf(_SC_PAGESIZE) / 1024);
+    // Each process has page tables of its own: some, and not more than a few pages of them.
+    for (const auto& row : {no, one, copies}) {
+        CHECK(row.tables >= 4 * count);
+        CHECK(row.tables <= 200 * count);
+    }
+    CHECK(near(no.tables, one.tables));
 }
 
 TEST_CASE("config: readers of two images are no measure", "[config]") {
@@ -797,18 +825,6 @@ struct Counts {
     std::atomic<long> reads, changes, mixed;
 };
 
-// Whether it has 2000 entries with one value.
-bool all_alike(const config::Image& image) {
-    std::set<std::string_view> values;
-    for (size_t i = 0; i < image.slots; ++i) {
-        const config::Slot slot = config::slot(image, i);
-        config::Pair pair;
-        if (slot.entry != 0 && config::read_entry(image, slot.entry, &pair))
-            values.insert(pair.value);
-    }
-    return image.count == 2000 && values.size() == 1;
-}
-
 // A process that takes the image again and again until it is killed: maps, checks and reads all of
 // it. Writes a byte to `ready` after its first.
 pid_t start_reader(const std::string& path, Counts* counts, int ready) {
@@ -823,12 +839,15 @@ pid_t start_reader(const std::string& path, Counts* counts, int ready) {
         void* start = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
         close(fd);
         config::Image image;
-        const bool whole = start != MAP_FAILED &&
-                           !config::check_header(static_cast<char*>(start), bytes, &image) &&
-                           !config::check_all(image) && all_alike(image);
-        std::string_view found;
-        config::find(image, "key.0", &found);
-        const std::string value(found);
+        std::string value;
+        bool whole = start != MAP_FAILED &&
+                     !config::check(static_cast<char*>(start), bytes, &image) &&
+                     image.count == 2000;
+        const auto compare = [&](const config::Texts& it) {
+            if (value.empty()) value = it.value;
+            whole = whole && it.value == value;
+        };
+        whole = whole && !config::for_each(image, compare) && whole;
         munmap(start, bytes);
         if (!whole) ++counts->mixed;
         if (counts->reads++, last.empty())
@@ -838,13 +857,14 @@ pid_t start_reader(const std::string& path, Counts* counts, int ready) {
     }
 }
 
-// Processes that read an image again and again. check(): all are still at work, and none has seen
-// anything but a whole image.
+// Readers that take the image again and again, all of them at work.
 class Readers {
   public:
-    Readers(const std::string& image, int count)
-        : counts(new (mmap(nullptr, sizeof(Counts), PROT_READ | PROT_WRITE,
-                           MAP_SHARED | MAP_ANONYMOUS, -1, 0)) Counts{}) {
+    Readers(int count, const std::string& image) {
+        void* shared = mmap(nullptr, sizeof(Counts), PROT_READ | PROT_WRITE,
+                            MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        REQUIRE(shared != MAP_FAILED);
+        counts = new (shared) Counts{};
         int ready[2];
         REQUIRE(pipe(ready) == 0);
         for (int i = 0; i < count; ++i) all_.push_back(start_reader(image, counts, ready[1]));
@@ -854,21 +874,24 @@ class Readers {
             REQUIRE(poll(&first, 1, kPatience * 1000) == 1);
             REQUIRE(read(ready[0], &byte, 1) == 1);
         }
-        close(ready[0]);
-        close(ready[1]);
+        close(ready[0]), close(ready[1]);
     }
     ~Readers() {
         for (pid_t reader : all_) kill(reader, SIGKILL), waitpid(reader, nullptr, 0);
-        munmap(counts, sizeof *counts);
+        munmap(counts, sizeof(Counts));
     }
     Readers(const Readers&) = delete;
     Readers& operator=(const Readers&) = delete;
-    void check() const {
-        for (pid_t reader : all_) CHECK(waitpid(reader, nullptr, WNOHANG) == 0);
+    // Says what they have seen, and checks it.
+    void finish(const std::string& what) const {
+        for (pid_t reader : all_) CHECK(waitpid(reader, nullptr, WNOHANG) == 0);  // all at work
+        std::cout << what << ", " << all_.size() << " readers: " << counts->reads << " reads, "
+                  << counts->changes << " times another image than before, " << counts->mixed
+                  << " mixed" << std::endl;
         CHECK(counts->mixed == 0);
         CHECK(counts->changes > 0);
     }
-    Counts* const counts;
+    Counts* counts;
 
   private:
     std::vector<pid_t> all_;
@@ -876,119 +899,328 @@ class Readers {
 
 void reload(int count, int loads) {
     const Loaded it(generation(0, 2000));
-    Readers readers(it.image, count);
+    const Readers readers(count, it.image);
     for (int i = 1; i <= loads; ++i) it.load(generation(i, 2000));
-    std::cout << loads << " loads, " << count << " readers: " << readers.counts->reads << " reads, "
-              << readers.counts->changes << " times another image than before, "
-              << readers.counts->mixed << " mixed" << std::endl;
-    readers.check();
+    readers.finish(std::to_string(loads) + " loads");
 }
 
-// What a load that was disturbed at one of its calls left: an old or a new image, whole; and the
-// next load goes on by itself.
-void check_left(const Loaded& it, int number) {
-    const std::string value = it.get("key.0").out;
-    CHECK((has(value, "generation " + std::to_string(number) + ".") ||
-           has(value, "generation " + std::to_string(number - 1) + ".")));
-    it.load(generation(number, 2000));
-    CHECK(it.get("key.1999").out == it.get("key.0").out);
-    CHECK(names(it.scratch.path) == "app.conf config.image ");
-}
+// A program under the tracer, with its output in files of `scratch`.
+class Traced {
+  public:
+    Traced(const Words& words, const std::string& directory)
+        : tracer(words, kPatience, [this, directory] {
+              setsid();
+              const int out = open((scratch_.path + "/out").c_str(), O_CREAT | O_WRONLY, 0600);
+              const int err = open((scratch_.path + "/err").c_str(), O_CREAT | O_WRONLY, 0600);
+              if (dup2(out, 1) == -1 || dup2(err, 2) == -1) _exit(126);
+              if (chdir(directory.c_str()) == -1) _exit(126);
+              // For a build with -fsanitize=address: that would not be traced, nor let us see
+              // SIGSEGV.
+              setenv("ASAN_OPTIONS", "detect_leaks=0:handle_segv=0", 1);
+          }) {}
 
-// The calls of a load that begin when its text is read, in order.
-std::vector<uint64_t> calls_of_load(const Loaded& it) {
-    Tracer tracer({ours(), "load", it.file, "--image", it.image}, kPatience,
-                  [] { dup2(open("/dev/null", O_WRONLY), 1); });
-    std::vector<uint64_t> calls;
-    for (Event event; (event = tracer.next()).what != Event::over; tracer.go_on(event.who))
-        if (event.what == Event::enters) calls.push_back(event.who->call);
-    return calls;
+    // Lets it go on until it enters its next call of `main` (its own, not the loader's: that has
+    // come to its end when the signals are set up). False: it has ended.
+    bool next_call() {
+        for (Event event; (event = go_on()).what != Event::over;) {
+            if (event.what != Event::enters || event.who->number != 0) continue;
+            if (event.who->call == SYS_rt_sigaction && event.who->argument[0] == SIGPIPE)
+                begun_ = true;
+            if (begun_) return true;
+        }
+        return false;
+    }
+    // ... until it enters that call for the n-th time.
+    void await(uint64_t call, int n = 1) {
+        while (n > 0) {
+            REQUIRE(next_call());
+            if (who()->call == call) --n;
+        }
+    }
+    Event go_on() {
+        if (last_.who) tracer.go_on(last_.who);
+        return last_ = tracer.next();
+    }
+    Result finish() {
+        while (go_on().what != Event::over) continue;
+        CHECK(!tracer.late);
+        const int status = who()->status;
+        return {WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status),
+                contents(scratch_.path + "/out"), contents(scratch_.path + "/err")};
+    }
+    Tracee* who() { return &tracer.tracees.front(); }
+
+  private:
+    const Scratch scratch_;
+    bool begun_ = false;
+    Event last_;
+
+  public:
+    Tracer tracer;
+};
+
+// How a call of load or get may fail; none: it cannot, or it is not ours to care.
+std::vector<int> errors_of(uint64_t call) {
+    switch (call) {
+        case SYS_openat:
+            return {EACCES, EMFILE};
+        case SYS_read:
+        case SYS_pread64:
+        case SYS_fsync:
+            return {EIO};
+        case SYS_write:
+            return {ENOSPC, EIO};
+        case SYS_flock:
+            return {ENOLCK};
+#ifdef SYS_rename
+        case SYS_rename:
+        case SYS_unlink:
+#endif
+        case SYS_renameat2:
+        case SYS_unlinkat:
+            return {EIO, EACCES};
+#ifdef SYS_newfstatat
+        case SYS_newfstatat:
+        case SYS_fstat:
+#endif
+        case SYS_statx:
+        case SYS_mmap:
+        case SYS_munmap:
+        case SYS_brk:
+            return {ENOMEM};
+        default:
+            return {};
+    }
 }
 
 }  // namespace
 
 TEST_CASE("config: 30 loads under 40 readers: no mixed read", "[config]") { reload(40, 30); }
 
-TEST_CASE("config: a load killed at each call under 20 readers, and the next one goes on",
-          "[config]") {
-    const Loaded it(generation(0, 2000));
-    const size_t count = calls_of_load(it).size();
-    Readers readers(it.image, 20);
-    int number = 0;
-    for (size_t call = 1; call <= count; ++call) {
-        put(it.file, generation(++number, 2000));
-        {
-            Tracer tracer({ours(), "load", it.file, "--image", it.image}, kPatience,
-                          [] { dup2(open("/dev/null", O_WRONLY), 1); });
-            for (Event event; (event = tracer.next()).what != Event::over; tracer.go_on(event.who))
-                if (event.what == Event::enters && event.who->calls == static_cast<int>(call))
-                    tracer.send(event.who, SIGKILL);
-        }
-        check_left(it, number);
-    }
-    readers.check();
-}
-
-TEST_CASE("config: a load told to stop at any call leaves nothing", "[config]") {
-    const Loaded it(generation(0, 2000));
-    const int calls = static_cast<int>(calls_of_load(it).size());
-    const int number = GENERATE(SIGTERM, SIGINT, SIGHUP);
-    int stopped = 0, finished = 0;
-    for (int call = 1; call <= calls; ++call) {
-        Tracer tracer({ours(), "load", it.file, "--image", it.image}, kPatience,
-                      [] { dup2(open("/dev/null", O_WRONLY), 1); });
-        for (Event event; (event = tracer.next()).what != Event::over; tracer.go_on(event.who))
-            if (event.what == Event::enters && event.who->calls == call)
-                tracer.send(event.who, number);
-        CHECK(names(it.scratch.path) == "app.conf config.image ");
-        ++(WIFSIGNALED(tracer.tracees[0].status) ? stopped : finished);
-    }
-    CHECK(stopped > 0);
-    CHECK(finished > 0);
-}
-
-TEST_CASE("config: each call of a load fails once: said, and nothing is left", "[config]") {
-    const Loaded it(generation(0, 2000));
-    const std::vector<uint64_t> calls = calls_of_load(it);
-    // Before main() the loader of programs is at work, which has messages of its own.
-    const size_t first = static_cast<size_t>(
-        std::find(calls.begin(), calls.end(), uint64_t{SYS_rt_sigaction}) - calls.begin());
-    REQUIRE(first < calls.size());
-    int number = 0, failed = 0;
-    for (size_t call = first; call < calls.size(); ++call) {
-        INFO(call_name(calls[call]));
-        if (calls[call] == SYS_exit_group || calls[call] == SYS_brk) continue;  // cannot fail so
-        put(it.file, generation(++number, 2000));
-        int words[2];
-        REQUIRE(pipe2(words, O_CLOEXEC) == 0);
-        Tracer tracer({ours(), "load", it.file, "--image", it.image}, kPatience, [&] {
-            dup2(open("/dev/null", O_WRONLY), 1);
-            dup2(words[1], 2);
-        });
-        close(words[1]);
-        for (Event event; (event = tracer.next()).what != Event::over; tracer.go_on(event.who))
-            if (event.what == Event::enters && event.who->calls == static_cast<int>(call) + 1)
-                tracer.answer(event.who, -EIO);
-        char text[500] = "";
-        const ssize_t length = read(words[0], text, sizeof text - 1);
-        close(words[0]);
-        const int status = tracer.tracees[0].status;
-        CHECK((status == 0 || status == 1 << 8));
-        if (status != 0) {
-            ++failed;
-            CHECK(length > 0);
-            CHECK(std::string(text).rfind("shared_config: ", 0) == 0);
-        } else {
-            CHECK(it.get("key.0").out == "generation " + std::to_string(number) + "..........\n");
-        }
-        // At most an empty file, where we could not learn whose it is.
-        if (has(names(it.scratch.path), "new")) CHECK(contents(it.image + ".new").empty());
-        check_left(it, number);
-    }
-    CHECK(failed > 10);
-}
-
 // tests/run "[config-proof]": the whole figure, by hand.
 TEST_CASE("config: 100 loads under 200 readers: no mixed read", "[.][config-proof]") {
     reload(200, 100);
+}
+
+TEST_CASE("config: loads killed at every call under 20 readers", "[config]") {
+    // The next load goes on where the killed one was, without a word about it.
+    const Loaded it(generation(0, 2000));
+    const Readers readers(20, it.image);
+    int calls = 0, left = 0, published = 0;
+    for (bool ended = false; !ended; ++calls) {
+        it.load(generation(2 * calls, 2000));
+        put(it.file, generation(2 * calls + 1, 2000));
+        Traced load({ours(), "load", it.file, "--image", it.image}, it.scratch.path);
+        for (int i = 0; i <= calls && !ended; ++i) ended = !load.next_call();
+        if (!ended) load.tracer.send(load.who(), SIGKILL);
+        CHECK(load.finish().status == (ended ? 0 : 128 + SIGKILL));
+        const bool is_left = names(it.scratch.path) == "app.conf config.image config.image.new ";
+        left += is_left;
+        if (!is_left) CHECK(names(it.scratch.path) == "app.conf config.image ");
+        const std::string first = it.get("key.0").out, last = it.get("key.1999").out;
+        const auto value = [](int n) {
+            return "generation " + std::to_string(n) + std::string(10, '.') + "\n";
+        };
+        published += first == value(2 * calls + 1);
+        CHECK((first == value(2 * calls + 1) || first == value(2 * calls)));
+        CHECK(first == last);
+        const Result next = run({ours(), "load", it.file, "--image", it.image});
+        CHECK(next.status == 0);
+        CHECK(next.err.empty());
+        CHECK(names(it.scratch.path) == "app.conf config.image ");
+        CHECK(it.get("key.7").out == value(2 * calls + 1));
+    }
+    std::cout << calls - 1 << " loads killed: " << left << " left a file, " << published
+              << " had published; ";
+    CHECK(left >= 5);
+    CHECK(published >= 2);
+    readers.finish("");
+}
+
+TEST_CASE("config: a load that is stopped by a signal at any call leaves nothing", "[config]") {
+    for (const int number : {SIGHUP, SIGINT, SIGTERM}) {
+        const Loaded it("a = old\n");
+        int old = 0, calls = 0, missed = 0;
+        for (bool ended = false; !ended; ++calls) {
+            it.load("a = old\n");
+            put(it.file, "a = new\n");
+            Traced load({ours(), "load", "app.conf"}, it.scratch.path);
+            for (int i = 0; i <= calls && !ended; ++i) ended = !load.next_call();
+            if (!ended) load.tracer.send(load.who(), number);
+            const Result result = load.finish();
+            CHECK((result.status == 128 + number || result.status == 0));
+            missed += result.status == 0;
+            CHECK(names(it.scratch.path) == "app.conf config.image ");
+            const std::string value = it.get("a").out;
+            CHECK((value == "old\n" || value == "new\n"));
+            if (result.status == 0) CHECK(value == "new\n");
+            old += value == "old\n";
+        }
+        CHECK(old > 10);
+        CHECK(missed <= 3);  // only what comes as it exits; held back, a signal comes later
+        CHECK(old < calls);
+    }
+}
+
+TEST_CASE("config: every call of a load and of a get fails once", "[config]") {
+    int failures = 0, tolerated = 0;
+    for (const bool loads : {true, false}) {
+        bool ended = false;
+        for (int at = 0; !ended; ++at) {
+            const Loaded it("a = old\n");
+            put(it.image + ".new", config::make({{"a", "left"}}));
+            put(it.file, "a = new\n");
+            for (size_t error = 0, errors = 1; error < errors && !ended; ++error) {
+                Traced program(
+                    loads ? Words{ours(), "load", "app.conf"} : Words{ours(), "get", "a"},
+                    it.scratch.path);
+                for (int i = 0; i <= at && !ended; ++i) ended = !program.next_call();
+                if (ended) break;
+                const uint64_t call = program.who()->call;
+                const auto all = errors_of(call);
+                errors = all.size();
+                if (all.empty()) break;
+                REQUIRE(program.tracer.answer(program.who(), -all[error]));
+                const Result result = program.finish();
+                INFO(call_name(call) << " " << at << ": " << strerror(all[error]) << ", "
+                                     << result.status << ": " << result.err);
+                ++failures;
+                tolerated += result.status == 0;
+                CHECK((result.status == 0 || result.status == 1));
+                CHECK(result.err.empty() == (result.status == 0));
+                if (result.status == 1) CHECK(has(result.err, "shared_config: "));
+                const std::string value = it.get("a").out;
+                CHECK((value == "old\n" || value == "new\n"));
+                if (loads && result.status == 0) CHECK(value == "new\n");
+                if (!loads) CHECK(value == "old\n");
+                if (!loads && result.status == 0) CHECK(result.out == "old\n");
+                // What the killed load left may still be there. Or ours without a byte, if we never
+                // got to know whether the name leads to it: by then it may lead to another load's.
+                if (exists(it.image + ".new")) {
+                    CHECK((!loads || result.status == 1));
+                    const std::string left = contents(it.image + ".new");
+                    const bool asks = call == SYS_flock || has(call_name(call), "stat");
+                    CHECK((left == config::make({{"a", "left"}}) || (left.empty() && asks)));
+                }
+                CHECK(run({ours(), "load", "app.conf"}, "", it.scratch.path).status == 0);
+                CHECK(names(it.scratch.path) == "app.conf config.image ");
+                it.load("a = old\n");
+                put(it.image + ".new", config::make({{"a", "left"}}));
+                put(it.file, "a = new\n");
+            }
+        }
+    }
+    std::cout << failures << " failures, " << tolerated << " of them without a consequence"
+              << std::endl;
+    CHECK(failures > 30);
+}
+
+#ifdef SYS_rename
+namespace {
+constexpr uint64_t kRename = SYS_rename;
+}
+#else
+namespace {
+constexpr uint64_t kRename = SYS_renameat2;
+}
+#endif
+
+TEST_CASE("config: a load while another is at work is refused, and disturbs nothing", "[config]") {
+    const Loaded it("a = old\n");
+    for (const uint64_t call : {uint64_t{SYS_write}, uint64_t{SYS_fsync}, kRename}) {
+        put(it.file, "a = first\n");
+        Traced first({ours(), "load", "app.conf"}, it.scratch.path);
+        first.await(call);
+        put(it.file, "a = second\n");
+        const Result second = run({ours(), "load", "app.conf"}, "", it.scratch.path);
+        CHECK(second.status == 1);
+        CHECK(second.err == "shared_config: ./config.image.new: another load is at work\n");
+        CHECK(names(it.scratch.path) == "app.conf config.image config.image.new ");
+        CHECK(it.get("a").out == "old\n");
+        CHECK(first.finish().status == 0);
+        CHECK(it.get("a").out == "first\n");
+        it.load("a = old\n");
+    }
+}
+
+TEST_CASE("config: a load that opens the file of one that then publishes it", "[config]") {
+    const Loaded it("a = old\n");
+    put(it.file, "a = first\n");
+    Traced first({ours(), "load", "app.conf"}, it.scratch.path);
+    first.await(kRename);
+    put(it.file, "a = second\n");
+    Traced second({ours(), "load", "app.conf"}, it.scratch.path);
+    second.await(SYS_flock);  // it has opened what is about to be published
+    CHECK(first.finish().status == 0);
+    const int published = open(it.image.c_str(), O_RDONLY);
+    const std::string before = contents(it.image);
+    const Result result = second.finish();
+    CHECK(result.status == 0);
+    CHECK(result.err.empty());
+    CHECK(contents("/proc/self/fd/" + std::to_string(published)) == before);
+    close(published);
+    CHECK(it.get("a").out == "second\n");
+    CHECK(names(it.scratch.path) == "app.conf config.image ");
+}
+
+TEST_CASE("config: a load whose file is taken for left over before it has its lock", "[config]") {
+    const Loaded it("a = old\n");
+    put(it.file, "a = late\n");
+    Traced late({ours(), "load", "app.conf"}, it.scratch.path);
+    late.await(SYS_flock);  // made, not locked
+    put(it.file, "a = quick\n");
+    Traced quick({ours(), "load", "app.conf"}, it.scratch.path);
+    quick.await(SYS_write);  // has removed it, and made its own
+    const Result result = late.finish();
+    CHECK(result.status == 1);
+    CHECK(result.err == "shared_config: ./config.image.new: another load is at work\n");
+    CHECK(it.get("a").out == "old\n");
+    CHECK(quick.finish().status == 0);
+    CHECK(it.get("a").out == "quick\n");
+    CHECK(names(it.scratch.path) == "app.conf config.image ");
+}
+
+TEST_CASE("config: a load that comes upon a file after its look at what is left over", "[config]") {
+    const Loaded it("a = old\n");
+    put(it.file, "a = new\n");
+    Traced load({ours(), "load", "app.conf"}, it.scratch.path);
+    do load.await(SYS_openat);
+    while (!(load.who()->argument[2] & O_CREAT));
+    const std::string longer = config::make({{"a", std::string(1000, 'x')}});
+    put(it.image + ".new", longer);  // a quick load's, that was killed
+    const Result result = load.finish();
+    CHECK(result.status == 1);
+    CHECK(result.err == "shared_config: ./config.image.new: another load is at work\n");
+    CHECK(contents(it.image + ".new") == longer);
+    CHECK(it.get("a").out == "old\n");
+    it.load("a = new\n");
+    CHECK(it.get("a").out == "new\n");
+}
+
+TEST_CASE("config: the hint is a command that helps, whatever the image's name", "[config]") {
+    const Scratch scratch;
+    const std::string name = "it's $HOME; # a name";
+    put(scratch.path + "/app.conf", "a = 1\n");
+    const Result none = run({ours(), "get", "a", "--image", name}, "", scratch.path);
+    const std::string before = "open(" + name + "): No such file or directory\n  make it: ";
+    REQUIRE(has(none.err, before));
+    std::string hint = none.err.substr(none.err.find(before) + before.size());
+    REQUIRE(has(hint, "load FILE"));
+    hint.replace(hint.find("FILE"), 4, "app.conf");
+    CHECK(shell(hint, scratch.path).status == 0);
+    CHECK(run({ours(), "get", "a", "--image", name}, "", scratch.path).out == "1\n");
+    CHECK(names(scratch.path) == "app.conf " + name + " ");
+}
+
+TEST_CASE("config: trespass believes only SIGSEGV", "[config]") {
+    const Loaded it;
+    for (const int number : {SIGKILL, SIGSEGV}) {
+        Traced trespass({ours(), "trespass"}, it.scratch.path);
+        for (Event event; (event = trespass.go_on()).what != Event::over;)
+            if (event.what == Event::signalled && event.who->signal == SIGSEGV)
+                event.who->signal = number;
+        const Result result = trespass.finish();
+        CHECK(result.status == (number == SIGSEGV ? 0 : 1));
+        CHECK(result.err == (number == SIGSEGV ? "" : "shared_config: a store: no SIGSEGV\n"));
+    }
 }

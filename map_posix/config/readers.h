@@ -1,34 +1,81 @@
-// What memory many readers of one image really take: with one mapping, and with a copy each.
+// The readers' side: the image opened, refused, mapped; and what memory many readers really take.
 
 #pragma once
 
+#include <sys/mman.h>
+#include <sys/stat.h>
+
 #include <fstream>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "../../common/process.h"
-#include "file.h"
 #include "image.h"
 
-// What each process does without shared memory: reads the file into memory of its own.
-inline Image copy_image() {
+using config::Image;
+
+inline const char* path = "./config.image";
+
+// Opens the image for reading, refuses a file not fit to be one. `bytes` is its length.
+inline int open_image(size_t* bytes) {
+    const int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);  // a FIFO would make us wait
+    if (fd == -1 && errno == ENOENT)
+        errx(1, "open(%s): %s\n  make it: %s load FILE --image %s", path, strerror(errno),
+             shell_word(program_invocation_name).c_str(), shell_word(path).c_str());
+    if (fd == -1) err(1, "open(%s)", path);
+    struct stat it;
+    if (fstat(fd, &it) == -1) err(1, "fstat(%s)", path);
+    if (!S_ISREG(it.st_mode)) errx(1, "%s: is not a regular file", path);
+    // Readers are often other users than the loader, so any owner will do: who names a file trusts
+    // its owner. Anybody else who may write could change or shorten it under our mapping.
+    if (it.st_mode & (S_IWGRP | S_IWOTH)) errx(1, "%s: others than its owner may write it", path);
+    if (it.st_size == 0) errx(1, "%s: is empty", path);  // cannot be mapped
+    *bytes = static_cast<size_t>(it.st_size);
+    if (static_cast<off_t>(*bytes) != it.st_size) errx(1, "%s: is too large for us", path);
+    return fd;
+}
+
+// Maps the image. What is used of it later is checked then: see config::find().
+inline Image map_image() {
     size_t bytes;
     const int fd = open_image(&bytes);
-    // mmap, not malloc: so unmap() serves both.
-    void* start = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (start == MAP_FAILED) err(1, "mmap(%zu bytes)", bytes);
-    if (read(fd, start, bytes) != static_cast<ssize_t>(bytes)) errx(1, "%s: ended early", path);
-    close(fd);
-    return checked(start, bytes, false);
+    void* start = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    if (start == MAP_FAILED) err(1, "mmap(%s)", path);
+    close(fd);  // the mapping keeps the file, and stays read-only as the descriptor was
+    Image image;
+    const char* wrong = config::check(static_cast<const char*>(start), bytes, &image);
+    if (wrong) errx(1, "%s: %s", path, wrong);
+    return image;
+}
+
+inline void unmap(const Image& image) {
+    if (munmap(const_cast<char*>(image.start), image.bytes) == -1) err(1, "munmap(%s)", path);
+}
+
+// The value of a key: it lies in the image, without parsing or copying.
+inline std::string_view look_up(const Image& image, std::string_view key) {
+    std::optional<std::string_view> value;
+    if (const char* wrong = config::find(image, key, &value)) errx(1, "%s: %s", path, wrong);
+    if (!value) errx(1, "%s: has no key '%s'", path, std::string(key).c_str());
+    return *value;
+}
+
+inline void look_up_all(const Image& image) {
+    const char* wrong = config::for_each(image, [&](const config::Texts& it) {
+        if (look_up(image, it.key) != it.value) errx(1, "%s: two entries have one key", path);
+    });
+    if (wrong) errx(1, "%s: %s", path, wrong);
 }
 
 struct Memory {
-    long pss = 0, rss = 0, tables = 0;  // KiB
+    long rss = 0, pss = 0, tables = 0;  // KiB
 };
 
-// Adds up the memory of all readers as the kernel counts it. Rss counts each page that is present;
-// Pss counts a page that n processes have as 1/n, and is rounded down to KiB for each process. Both
-// leave out the page tables, which each process has for itself: VmPTE [proc(5)].
+// Adds up what the kernel says of each reader. Rss counts each page that is present; Pss counts a
+// page that n processes have as 1/n, and is rounded down to KiB for each process. Neither counts
+// the page tables, of which each process has its own: VmPTE [proc(5)].
 inline Memory sum_memory(const std::vector<pid_t>& readers) {
     Memory sum;
     for (pid_t reader : readers)
@@ -36,76 +83,77 @@ inline Memory sum_memory(const std::vector<pid_t>& readers) {
             const std::string file = "/proc/" + std::to_string(reader) + name;
             std::ifstream lines(file);
             if (!lines) err(1, "open(%s)", file.c_str());
+            long kib;
             for (std::string field; lines >> field;) {
-                long kib;
-                if (field == "Pss:" && lines >> kib) sum.pss += kib;
                 if (field == "Rss:" && lines >> kib) sum.rss += kib;
+                if (field == "Pss:" && lines >> kib) sum.pss += kib;
                 if (field == "VmPTE:" && lines >> kib) sum.tables += kib;
             }
         }
     return sum;
 }
 
-// Waits until all have stopped themselves, looks at their memory and lets them go on.
-inline Memory measure_stopped(const std::vector<pid_t>& readers) {
+// Starts readers that `hold` something, and stop; prints what memory they have then.
+inline void measure(const char* what, size_t count, void (*hold)()) {
+    std::vector<pid_t> readers;
+    while (readers.size() < count) {
+        readers.push_back(spawn());
+        if (readers.back() != 0) continue;
+        setpgid(0, 0);  // Ctrl-Z and fg stop and continue the parent alone
+        hold();
+        raise(SIGSTOP);
+        _exit(0);
+    }
     for (pid_t reader : readers) {
         int status;
-        alarm(60);  // on_signal() gives up
+        alarm(60);  // ends us, see prepare()
         if (waitpid(reader, &status, WUNTRACED) == -1) err(1, "waitpid(%d)", reader);
         alarm(0);
         if (!WIFSTOPPED(status)) errx(1, "reader %d failed or was killed", reader);
     }
     const Memory sum = sum_memory(readers);
-    for (pid_t reader : readers) kill(reader, SIGCONT);
-    return sum;
-}
-
-// A reader: twice it takes the image, reads and checks all of it and stops to be measured. The
-// first time brings in the program's own pages, code and stack; the second time it holds the image.
-[[noreturn]] inline void be_reader(Image (*take)()) {
-    setpgid(0, 0);  // Ctrl-Z and fg stop and continue the parent alone
-    for (bool hold : {false, true}) {
-        const Image image = take();
-        if (const char* wrong = config::check_all(image)) errx(1, "%s: %s", path, wrong);
-        if (!hold) unmap(image);
-        raise(SIGSTOP);
-    }
-    _exit(0);
-}
-
-// Starts readers that `take` the image; prints a line of the table.
-inline void measure(const char* what, size_t count, Image (*take)()) {
-    std::vector<pid_t> readers;
-    while (readers.size() < count) {
-        readers.push_back(spawn());
-        if (readers.back() == 0) be_reader(take);
-    }
-    const Memory own = measure_stopped(readers);  // at their first stop, without the image
-    const Memory all = measure_stopped(readers);  // at the second, with it
-    for (pid_t reader : readers)
+    for (pid_t reader : readers) {
+        kill(reader, SIGCONT);
         if (wait_for(reader, 60) != 0) errx(1, "reader %d failed", reader);
-    printf("%-15s %9ld %9ld %9ld %18ld %12ld\n", what, all.rss, all.pss, own.pss, all.pss - own.pss,
-           all.tables);
+    }
+    printf("%-15s %9ld %9ld %12ld\n", what, sum.rss, sum.pss, sum.tables);
 }
 
-// Tells images apart.
-inline uint64_t checksum_of(const Image& image) {
-    return reinterpret_cast<const config::Header*>(image.start)->checksum;
+inline void hold_nothing() {  // but has used all that the others use
+    const Image image = map_image();
+    look_up_all(image);
+    unmap(image);
+}
+
+inline void hold_mapping() { look_up_all(map_image()); }
+
+inline void hold_copy() {  // what each process does without shared memory
+    Image image = map_image();
+    void* copy =
+        mmap(nullptr, image.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (copy == MAP_FAILED) err(1, "mmap(%zu bytes)", image.bytes);
+    memcpy(copy, image.start, image.bytes);
+    unmap(image);
+    image.start = static_cast<char*>(copy);
+    look_up_all(image);
 }
 
 inline int read_at_once(size_t count) {
+    size_t bytes;
+    struct stat first, last;
+    const int fd = open_image(&bytes);
     const Image image = map_image();
-    // A bad one is one error here, not one from each reader.
-    if (const char* wrong = config::check_all(image)) errx(1, "%s: %s", path, wrong);
-    const uint64_t before = checksum_of(image);
+    look_up_all(image);  // a bad one is one error here, not one from each reader
     printf("%zu readers, %zu entries, %zu bytes. In KiB, each reader's Pss rounded down:\n", count,
            image.count, image.bytes);
-    printf("%-15s %9s %9s %9s %18s %12s\n", "", "Rss", "Pss", "own Pss", "for the image",
-           "page tables");
+    printf("%-15s %9s %9s %12s\n", "", "Rss", "Pss", "page tables");
     unmap(image);  // or a share of the Pss would be ours
-    measure("one mapping", count, map_image);
-    measure("private copies", count, copy_image);
-    if (checksum_of(map_image()) != before)
+    measure("no image", count, hold_nothing);
+    measure("one mapping", count, hold_mapping);
+    measure("private copies", count, hold_copy);
+    // While we have it open, no other file gets its number.
+    if (fstat(fd, &first) == -1 || stat(path, &last) == -1) err(1, "stat(%s)", path);
+    if (first.st_dev != last.st_dev || first.st_ino != last.st_ino)
         errx(1, "%s: a load came meanwhile; these figures are of two images", path);
     return 0;
 }
