@@ -590,6 +590,22 @@ TEST_CASE("config: a table longer than its image is refused before it is read", 
     }
 }
 
+TEST_CASE("config: bytes behind the last entry are damage", "[config]") {
+    std::string image = config::make({{"a", "1"}});
+    auto header = config::number_at<config::Header>(image.data());
+    header.bytes += 20;
+    header.checksum = config::checksum(header);
+    memcpy(&image[0], &header, sizeof header);
+    image += std::string(20, 'x');
+    config::Image checked;
+    std::optional<std::string_view> value;
+    REQUIRE(!config::check(image.data(), image.size(), &checked));
+    CHECK((!config::find(checked, "a", &value) && value == "1"));
+    const char* wrong = config::find(checked, "b", &value);
+    REQUIRE(wrong != nullptr);
+    CHECK(std::string(wrong) == "is damaged: it does not end with its last entry");
+}
+
 TEST_CASE("config: damaged images given to the program", "[config]") {
     const Loaded it(generation(1, 40));
     const std::string good = contents(it.image), right = it.get("key.7").out;
@@ -1089,6 +1105,10 @@ TEST_CASE("config: every call of a load and of a get fails once", "[config]") {
                 CHECK((result.status == 0 || result.status == 1));
                 CHECK(result.err.empty() == (result.status == 0));
                 if (result.status == 1) CHECK(has(result.err, "shared_config: "));
+                // The C library and the kernel can do without memory and a size; not without these.
+                for (const uint64_t needed :
+                     {SYS_openat, SYS_read, SYS_write, SYS_fsync, SYS_flock})
+                    if (call == needed) CHECK(result.status == 1);
                 const std::string value = it.get("a").out;
                 CHECK((value == "old\n" || value == "new\n"));
                 if (loads && result.status == 0) CHECK(value == "new\n");
