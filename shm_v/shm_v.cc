@@ -53,7 +53,7 @@ static int exchange() {
     if (items == nullptr) return 1;
     sigprocmask(SIG_SETMASK, &before, nullptr);
 
-    // The semaphore lies in the shared bytes. 1: it is for several processes.
+    // The semaphore lies in the shared bytes. 1: it is for several processes [sem_init(3)].
     if (sem_init(&items->ready, 1, 0) == -1) err(1, "sem_init(ready)");
 
     const pid_t parent = getpid();
@@ -114,7 +114,7 @@ int main(int argc, char** argv) {
     char* end;
     const unsigned long long number = strtoull(name, &end, 0);
     // 0 is IPC_PRIVATE, no key: nobody else would find the segment.
-    if (*end != '\0' || number == 0 || number > UINT32_MAX)
+    if (name[0] == '-' || *end != '\0' || number == 0 || number > UINT32_MAX)
         errx(2, "'%s' is not a key: a number from 1 to 0xffffffff", name);
     key = static_cast<key_t>(number);
     if (strcmp(verb, "exchange") == 0) return exchange();

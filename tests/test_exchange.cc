@@ -409,7 +409,8 @@ TEST_CASE("wrong usage is a sentence, and makes nothing", "[usage]") {
     Scratch scratch;
     Words bad = {""};
     if (object.sysv)
-        bad = bad + Words{"no-number", "0x", "12abc", "-5", "0", "0x0", "0x123456789", "/tmp"};
+        bad = bad + Words{"no-number", "0x",  "12abc",       "-5",  "-18446744073709551615",
+                          "0",         "0x0", "0x123456789", "/tmp"};
     else if (object.path[1] == 'd')
         bad = bad + Words{"x", "./x"};
     for (const char* verb : {"exchange", "write", "read"})
