@@ -29,8 +29,9 @@ using std::to_string;
 constexpr char kUsage[] =
     "usage: docs/explain [--step] PROGRAM [ARGUMENTS...]\n"
     "  --step  wait for Enter at each command, so that you can type it in a second terminal;\n"
-    "          Ctrl-C runs on to the end. Until then all processes of the program stand still at\n"
-    "          their next system call, and waits for a semaphore or futex get an hour more.\n"
+    "          Ctrl-C runs on to the end, a second one ends the program. Until then all processes\n"
+    "          of the program stand still at their next system call, and waits for a semaphore or\n"
+    "          futex get an hour more.\n"
     "Speaks on stderr. Exit status: the program's, or 128 + the signal that ended it.\n"
     "After a fork the child goes first, for at most 0.1 s, so that one sees it wait. Stores are\n"
     "looked for in the first MiB of each mapping.\n";
@@ -47,7 +48,9 @@ struct Mapping {
 static const size_t kPage = static_cast<size_t>(sysconf(_SC_PAGESIZE));
 constexpr uint64_t kHere = static_cast<uint64_t>(AT_FDCWD);
 static Tracer* tracer;
-static volatile sig_atomic_t step, asked[65];  // whether we wait; signals for the program
+static volatile sig_atomic_t step;       // whether we wait
+static volatile sig_atomic_t resumes;    // Ctrl-C ended the waiting: the program does not get it
+static volatile sig_atomic_t asked[65];  // signals for the program
 
 static std::map<const Tracee*, std::vector<Mapping>> mappings;   // of each process
 static std::map<string, std::map<uint64_t, string>> bytes_seen;  // of each object, by offset
@@ -414,7 +417,7 @@ static bool entered(Tracee* who) {
         case SYS_clock_nanosleep:
             if (mappings_of(who).empty()) return false;
             if (known.insert("sleeps: " + to_string(who->number)).second) {
-                say(who, "nanosleep: sleeps for a time, and has to look again (told once)");
+                say(who, "nanosleep: sleeps for a time; nobody can wake it (told once)");
                 because("no store and no call of others wakes it");
             }
             return true;
@@ -694,6 +697,12 @@ static void ended(const Tracee* who) {
     }
 }
 
+// Whether the signal that it is about to get is a terminal's, as by Ctrl-C.
+static bool from_terminal(const Tracee* who) {
+    siginfo_t it = {};
+    return ptrace(PTRACE_GETSIGINFO, who->pid, nullptr, &it) == 0 && it.si_code == SI_KERNEL;
+}
+
 // Tells what has happened; returns whether a process has begun to wait.
 static bool tell(const Event& event) {
     Tracee* who = event.who;
@@ -723,6 +732,10 @@ static bool tell(const Event& event) {
             say(who, "continues");
             return false;
         case Event::signalled:
+            if (who->signal == SIGINT && resumes && from_terminal(who)) {
+                who->signal = 0;
+                return false;
+            }
             if (who->signal != SIGCHLD)
                 say(who, string("gets a signal: ") + strsignal(who->signal) +
                              (who->signal == SIGBUS ? " (beyond the object's end)" : ""));
@@ -774,6 +787,7 @@ static int explain(const std::vector<string>& words) {
 
 static void signalled(int signal, siginfo_t* from, void*) {
     if (from->si_code != SI_KERNEL) asked[signal] = 1;  // a terminal's Ctrl-C goes to both
+    if (from->si_code == SI_KERNEL) resumes = step;     // this one means us alone
     if (signal != SIGUSR1 && signal != SIGUSR2 && signal != SIGALRM) step = 0;
 }
 

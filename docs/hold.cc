@@ -13,9 +13,9 @@ constexpr char kUsage[] =
     "  fork  a child holds it too\n"
     "  exec  becomes that command while it holds it\n";
 
-// Maps the object behind a descriptor [mmap(2)].
-static const Items* map(int fd, const char* name) {
-    if (fd == -1) err(1, "open(%s)", name);
+// Maps the object behind a descriptor, which `call` has returned [mmap(2)].
+static const Items* map(const char* call, int fd, const char* name) {
+    if (fd == -1) err(1, "%s(%s)", call, name);
     struct stat it;
     if (fstat(fd, &it) == -1) err(1, "fstat(%s)", name);
     if (!S_ISREG(it.st_mode) || it.st_size < off_t{kBytes})
@@ -39,8 +39,8 @@ static const Items* attach(int id, const char* name) {
 
 static const Items* hold(const std::string& kind, const char* name) {
     const int flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC;  // O_NONBLOCK: do not wait at a FIFO
-    if (kind == "posix") return map(shm_open(name, flags, 0), name);
-    if (kind == "file") return map(open(name, flags), name);
+    if (kind == "posix") return map("shm_open", shm_open(name, flags, 0), name);
+    if (kind == "file") return map("open", open(name, flags), name);
     if (kind == "id") return attach(static_cast<int>(number(name, INT32_MAX)), name);
     if (kind != "key") errx(2, "'%s' is not posix, file, key or id; see --help", kind.c_str());
     return attach(shmget(static_cast<key_t>(number(name, UINT32_MAX)), 0, 0), name);

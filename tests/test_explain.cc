@@ -666,11 +666,9 @@ TEST_CASE("explain --step: a signal while it waits for Enter resumes all", "[exp
 
     if (shell("command -v script && command -v setsid").status != 0)
         SKIP_BECAUSE("script or setsid is not installed: no terminal to press Ctrl-C in");
-    // As a terminal does it: to all. The program ignores it here, and runs to its end.
-    Program all(
-        {"env", kNoLeaks, "setsid", "-w", "script", "-qefc",
-         explain() + " --step sh -c \"trap '' INT; exec " + shm_posix() + " --name " + name + "\"",
-         "/dev/null"});
+    // As a terminal does it: to all. While it waits for Enter, that is meant for explain.
+    Program all({"env", kNoLeaks, "setsid", "-w", "script", "-qefc",
+                 explain() + " --step " + shm_posix() + " --name " + name, "/dev/null"});
     all.await_out("Enter goes on here)");
     all.write("\x03");
     const Result after = all.finish();
@@ -678,6 +676,19 @@ TEST_CASE("explain --step: a signal while it waits for Enter resumes all", "[exp
     CHECK(after.status == 0);
     CHECK(has(after.out, "3: Robbie"));
     CHECK(has(after.out, "exit(0)"));
+
+    // A second one is the program's.
+    Program twice({"env", kNoLeaks, "setsid", "-w", "script", "-qefc",
+                   explain() + " --step sh -c 'echo here; sleep 1000'", "/dev/null"});
+    Program once({"env", kNoLeaks, "setsid", "-w", "script", "-qefc",
+                  explain() + " sh -c 'echo here; sleep 1000'", "/dev/null"});
+    for (Program* each : {&twice, &once}) {
+        each->await_out("here");
+        each->write("\x03");
+    }
+    CHECK(has(once.finish().out, "killed: Interrupt"));
+    twice.write("\x03");
+    CHECK(has(twice.finish().out, "killed: Interrupt"));
 }
 
 TEST_CASE("explain --step: the end of stdin is Enter; deadlines wait", "[explain]") {
