@@ -23,6 +23,11 @@ inline std::string command(const std::string& verb) {
     return shell_word(program_invocation_name) + " " + verb + " --name " + shell_word(name());
 }
 
+// Packets that came from stdin go to stdout: without --pipe they would be handled and gone.
+inline std::string consume_command() {
+    return command(options.pipe ? "consume --pipe" : "consume");
+}
+
 [[noreturn]] inline void refuse(const char* fault) {
     warnx("%s: %s", name(), fault);
     const std::string word = shell_word(path());
@@ -104,7 +109,7 @@ inline void leave() {
     close(object);  // and with it the locks
     if (waiting == 0 || !named) return;
     warnx("%s: %ju packets wait in it", name(), uintmax_t{waiting});
-    fprintf(stderr, "  handle them: %s\n", command("consume").c_str());
+    fprintf(stderr, "  handle them: %s\n", consume_command().c_str());
     fprintf(stderr, "  remove it: rm %s\n", shell_word(path()).c_str());
 }
 

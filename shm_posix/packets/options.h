@@ -28,9 +28,8 @@ inline constexpr char kHelp[] =
     "  --name NAME   the ring of produce and consume, if not /packets\n"
     "  --slots N     packets that fit in the ring, 1 to %u, if not 1024\n"
     "  --size BYTES  of the largest packet, 1 to %u, if not 2048\n"
-    "Ctrl-C ends the input, or in consume the handling. run still handles what is in its ring, "
-    "but\n"
-    "for 10 seconds at most.\n"
+    "Ctrl-C ends the input, or in consume the handling. run still handles what is in its ring,\n"
+    "but for 10 seconds at most.\n"
     "A second Ctrl-C ends the program; a ring with a name may stay then, as after kill -9.\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage; a signal's, if one cut it short. --udp is done\n"
     "when a signal stops it.\n";

@@ -5,8 +5,6 @@
 //     ./producer_consumer --pipe < file | cmp - file
 //     ./producer_consumer --udp 9000 --pipe          and elsewhere: nc -u 127.0.0.1 9000
 //
-// The build line works from glibc 2.34 on; before it, with -pthread.
-//
 // The producer receives each packet straight into a slot of the ring, the consumer handles it
 // there: no copy in between. `ours` is this process's end of the ring, ring.h what one does with
 // it. The object that holds the ring is made, joined and removed in object.h, the sources of
@@ -65,10 +63,10 @@ static Slot* wait_for_slot() {
     for (;;) {
         Slot* slot = reserve(&ours, kSlice);
         if (slot || over()) return slot;
-        if (ours.other == kHere) watch_consumer();
+        if (child || ours.other == kHere) watch_consumer();
         if (!child && ours.other != told && ours.other != kHere)
             warnx("%s: the ring is full and nobody consumes; start: %s", name(),
-                  command("consume").c_str());
+                  consume_command().c_str());
         told = ours.other;
     }
 }
@@ -166,17 +164,18 @@ static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
     }
 }
 
-// Handles packets until we are stopped, or the ring is empty and the producer gone.
-static void handle_packets() {
+// Handles packets until we are stopped, or the ring is empty and the producer gone; true: it died.
+static bool handle_packets() {
     while (!stopped) {
         Slot* slot = take(&ours, kSlice);
-        if (!slot && gone(ours.other)) break;
+        if (!slot && gone(ours.other)) return ours.other == kDied;
         if (!slot) continue;
         const uint32_t length = slot->length;
         handle(slot->data(), length, slot->tag);
         release(&ours);
         count_packet(length);
     }
+    return false;
 }
 
 // What this process did, and how the two got on.
@@ -216,8 +215,7 @@ static int consume() {
     if (options.verb == "consume" && ours.theirs().presence == kNever)
         warnx("%s: nobody produces yet; start: %s", name(),
               command("produce --generate 1000").c_str());
-    handle_packets();
-    const bool died = ours.other == kDied;  // then the ring was empty, too
+    const bool died = handle_packets();
     if (died) warnx("the producer died; all that it handed over is handled");
     summary("handled");
     return died;

@@ -273,9 +273,11 @@ inline void commit(End* producer, uint32_t length, uint32_t tag = 0) {
 // milliseconds; nullptr: ask again, or end if gone(consumer->other).
 inline Slot* take(End* consumer, int ms) {
     if (!wait(consumer, ms)) return nullptr;
+    // Only a successor reads `begun`, when this process is dead and has stored it or not. So no
+    // order among processors matters, but the compiler must move neither the store before the last
+    // release(), nor the handling before the store.
+    std::atomic_signal_fence(std::memory_order_seq_cst);
     consumer->mine().begun.store(consumer->next + 1, std::memory_order_relaxed);
-    // Only a successor reads it, when this process is dead and has stored it or not: no order among
-    // processors matters, but the compiler must not move the handling before it.
     std::atomic_signal_fence(std::memory_order_seq_cst);
     return consumer->slot();
 }
