@@ -201,6 +201,8 @@ std::string program(const std::string& variable, const std::string& ours) {
     return path;
 }
 
+bool sanitized(const std::string& program) { return has(shell("nm -D " + program).out, "__asan"); }
+
 bool exists(const std::string& path) {
     struct stat it;
     return lstat(path.c_str(), &it) == 0;

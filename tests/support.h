@@ -99,6 +99,9 @@ std::string root();
 // The program under test: what the variable says (SHM_POSIX=/home/me/shm_posix), or our own.
 std::string program(const std::string& variable, const std::string& ours);
 
+// Whether a sanitizer is built into a program: that makes calls and takes memory of its own.
+bool sanitized(const std::string& program);
+
 bool exists(const std::string& path);  // also a dangling link
 std::string contents(const std::string& path);
 void put(const std::string& path, const std::string& bytes);

@@ -771,6 +771,7 @@ TEST_CASE("config: a reader that writes is killed, and cannot make its mapping w
 }
 
 TEST_CASE("config: what 200 readers of 100 KB cost", "[config]") {
+    if (sanitized(ours())) SKIP_BECAUSE("a sanitizer is built in: its memory is the most of it");
     const int count = 200;
     const Loaded it(generation(1, 2250));
     const long image = static_cast<long>(std::filesystem::file_size(it.image) + 1023) / 1024;
@@ -1079,6 +1080,7 @@ TEST_CASE("config: a load that is stopped by a signal at any call leaves nothing
 }
 
 TEST_CASE("config: every call of a load and of a get fails once", "[config]") {
+    if (sanitized(ours())) SKIP_BECAUSE("a sanitizer is built in: it makes calls of its own");
     int failures = 0, tolerated = 0;
     for (const bool loads : {true, false}) {
         bool ended = false;

@@ -418,9 +418,7 @@ const std::vector<int> kSignals = {SIGHUP,  SIGINT,  SIGQUIT, SIGTERM, SIGUSR1,
                                    SIGUSR2, SIGALRM, SIGPIPE, SIGXCPU, SIGXFSZ};
 const std::vector<int> kStops = {SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU};
 
-bool cannot_sweep(const Object& object) {
-    return has(shell("nm -D " + object.program).out, "__asan");
-}
+bool cannot_sweep(const Object& object) { return sanitized(object.program); }
 
 void report(const Sweep& sweep) {
     INFO(sweep.lines);

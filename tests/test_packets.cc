@@ -1232,7 +1232,6 @@ const std::set<uint64_t> kPassed = {
     SYS_prctl,        SYS_brk,        SYS_set_robust_list, SYS_setitimer};
 
 // A sanitizer makes calls of its own, which may not fail.
-bool sanitized() { return has(shell("nm -D " + kProgram).out, "__asan"); }
 
 Sweep sweep(const Words& words, int process, int call, int error) {
     const Scratch scratch;
@@ -1269,7 +1268,7 @@ Sweep sweep(const Words& words, int process, int call, int error) {
 }
 
 TEST_CASE("run: each call failed once, and killed at once", "[packets]") {
-    if (sanitized()) SKIP_BECAUSE("a sanitizer is built in");
+    if (sanitized(kProgram)) SKIP_BECAUSE("a sanitizer is built in");
     const Words words = {kProgram, "--generate", "5", "--pipe", "--slots", "8"};
     const std::string all = run(words).out;
     for (const int process : {0, 1})
@@ -1297,7 +1296,7 @@ TEST_CASE("run: each call failed once, and killed at once", "[packets]") {
 
 TEST_CASE("produce and consume: each call failed once, and killed at once, and the next goes on",
           "[packets]") {
-    if (sanitized()) SKIP_BECAUSE("a sanitizer is built in");
+    if (sanitized(kProgram)) SKIP_BECAUSE("a sanitizer is built in");
     for (const std::string verb : {"produce", "consume"})
         for (const int error : {ENOMEM, 0}) {
             Sweep result;
