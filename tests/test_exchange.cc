@@ -648,6 +648,7 @@ TEST_CASE("beyond the largest file allowed: an error, and nothing stays", "[fail
 TEST_CASE("a file that others cut short while it is mapped ends the program by SIGBUS",
           "[failure]") {
     Object object(a_posix_mechanism());
+    if (sanitized(object.program)) SKIP_BECAUSE("a sanitizer takes SIGBUS itself");
     Traced running(object.words("exchange"));
     const Event made = running.until(
         [&](const Event& event) { return event.what == Event::returns && object.there(); });
