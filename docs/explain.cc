@@ -732,7 +732,9 @@ static bool tell(const Event& event) {
             say(who, "continues");
             return false;
         case Event::signalled:
-            if (who->signal == SIGINT && resumes && from_terminal(who)) {
+            // Once for each process: it may get its next one before we get ours.
+            if (who->signal == SIGINT && (step || resumes) && from_terminal(who) &&
+                known.insert("spared: " + to_string(who->number)).second) {
                 who->signal = 0;
                 return false;
             }
