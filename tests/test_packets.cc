@@ -796,7 +796,7 @@ TEST_CASE("the ring goes on after its producer was killed", "[packets]") {
         const bool successor = producer->next == 2;
         commit(producer, 1);
         ring_leave(producer);  // it hands over what is left
-        return successor && find_other(producer) == kHere;
+        return successor && find_side(producer->fd, producer->theirs(), kConsumer) == kHere;
     });
     CHECK(left == 0);
     CHECK(ring_waiting(shared.ring) == 1);

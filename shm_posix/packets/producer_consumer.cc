@@ -7,8 +7,8 @@
 //
 // The producer receives each packet straight into a slot of the ring, the consumer handles it
 // there: no copy in between. `ours` is this process's end of the ring, ring.h what one does with
-// it. The object that holds the ring is made, joined and removed in object.h, the sources of
-// packets are in source.h.
+// it. The object that holds the ring is made, joined and removed in object.h; packets come from
+// source.h.
 
 #include <time.h>
 

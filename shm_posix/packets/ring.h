@@ -6,52 +6,28 @@
 //
 // No lock guards the ring. Each count has one writer and changes by one store: nothing is ever half
 // done, and what is not stored is as if it had not been done. What it asks of its users:
-// - Each end is in a process of its own. That it is there is told by a record lock on the object,
-//   which the kernel drops with the process, in every PID namespace [fcntl(2)].
-// - Each process opens the object once and keeps it open: to close any descriptor of it, also a
-//   duplicate, drops the lock.
+// - Each end is in a process of its own, which opens the object once and keeps it open (seat.h).
 // - commit() without publish() holds a packet back: until a quarter of the ring is committed, or
 //   the producer waits for a slot or leaves.
 
 #pragma once
 
-#include <err.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/futex.h>
 #include <stdint.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <new>
 #include <type_traits>
 
+#include "seat.h"
+
 constexpr uint32_t kRingMagic = 0x33474e52;                    // "RNG3" on a little-endian machine
 constexpr uint32_t kMostSlots = 1 << 20, kMostSize = 1 << 16;  // slots; bytes of a packet
-
-enum Side { kProducer, kConsumer };
-enum Presence : uint32_t { kNever, kHere, kLeft, kDied };  // kDied is found, never stored
-
-inline bool gone(Presence other) { return other == kLeft || other == kDied; }
 
 // A packet's place; its bytes follow. `tag` is for the programs: what kind of packet this is.
 struct Slot {
     uint32_t length, tag;
     unsigned char* data() { return reinterpret_cast<unsigned char*>(this + 1); }
-};
-
-// What one side tells the other, on cache lines of its own. Only its holder stores these, but for
-// `asleep`. An atomic is stored in one step, also where its order does not matter (relaxed).
-struct alignas(64) Seat {
-    std::atomic<uint64_t> count;     // packets handed over, or handled
-    std::atomic<uint64_t> begun;     // the consumer's: packets taken in hand
-    std::atomic<uint64_t> most;      // packets that waited when this side looked
-    std::atomic<uint64_t> slept;     // times
-    std::atomic<uint32_t> holders;   // processes that took this seat so far
-    std::atomic<uint32_t> presence;  // of the latest
-    std::atomic<uint32_t> asleep;    // 1: it sleeps on this word; 0 wakes it
 };
 
 // The head of the shared bytes; the slots follow. There are no pointers in it, so each process may
@@ -65,8 +41,6 @@ struct Ring {
     Seat seat[2];  // by Side
 };
 static_assert(std::is_standard_layout<Ring>::value, "laid out alike in every program");
-static_assert(std::atomic<uint64_t>::is_always_lock_free, "works between processes");
-static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "is a futex");
 
 // Slots begin on cache lines: one process writes to a slot while the other reads its neighbour. In
 // 64 bits, also where size_t has 32.
@@ -128,82 +102,6 @@ struct End {
     }
 };
 
-// Takes (F_WRLCK) or gives back (F_UNLCK) the record lock of one side, or of `sides` from there on.
-// False: somebody has it [F_SETLK in fcntl(2)].
-inline bool lock_side(int fd, short type, Side side, int sides = 1) {
-    struct flock it = {};
-    it.l_type = type;
-    it.l_start = side;
-    it.l_len = sides;
-    if (fcntl(fd, F_SETLK, &it) == 0) return true;
-    if (errno != EACCES && errno != EAGAIN) err(1, "fcntl(F_SETLK)");
-    return false;
-}
-
-// Is the holder of the other side there? It says so after it has taken its lock, and that it leaves
-// before it gives the lock back. So who says it is here and has no lock is dead, unless it left, or
-// even another came, between our two looks: so we look a second time.
-inline Presence find_other(const End* it) {
-    const Seat& seat = it->theirs();
-    const uint32_t holders = seat.holders;
-    const uint32_t before = seat.presence;
-    if (before != kHere) return static_cast<Presence>(before);
-    struct flock lock = {};
-    lock.l_type = F_WRLCK;
-    lock.l_start = it->other_side();
-    lock.l_len = 1;
-    if (fcntl(it->fd, F_GETLK, &lock) == -1) err(1, "fcntl(F_GETLK)");
-    if (lock.l_type != F_UNLCK) return kHere;
-    const uint32_t after = seat.presence;
-    if (after != kHere) return static_cast<Presence>(after);
-    return seat.holders == holders ? kDied : kHere;
-}
-
-// Takes that side of the ring in the object behind `fd`, until ring_leave() or our death. Numbers
-// go on behind the last packet that was handed over, or handled; what a dead producer did not hand
-// over is gone. Returns nullptr, or what prevents it.
-inline const char* ring_join(End* it, int fd, Ring* ring, Side side) {
-    if (!lock_side(fd, F_WRLCK, side))
-        return side == kProducer ? "has a producer" : "has a consumer";
-    *it = End();
-    it->ring = ring;
-    it->fd = fd;
-    it->side = side;
-    it->slots = ring->slots;
-    it->size = ring->size;
-    it->next = it->limit = it->told = it->mine().count;
-    // A full ring waits at most (less than nothing would be a huge number), no count runs over, and
-    // one packet at most is begun and not handled.
-    const uint64_t handed = ring->seat[kProducer].count, handled = ring->seat[kConsumer].count;
-    const uint64_t in_hand = side == kConsumer ? it->mine().begun - handled : 0;
-    if (handed - handled > it->slots || handed > UINT64_MAX / 2 || in_hand > 1 ||
-        it->theirs().presence > kLeft) {
-        lock_side(fd, F_UNLCK, side);
-        return "holds a ring of impossible counts";
-    }
-    it->mine().asleep = 0;
-    it->mine().holders = it->mine().holders + 1;
-    it->mine().presence = kHere;
-    return nullptr;
-}
-
-// Sleeps as long as the word is 1, but for `ms` milliseconds at most. May end early [futex(2)].
-inline void sleep_on(std::atomic<uint32_t>* word, int ms) {
-    // The kernel's timespec of this call: two long, also where time_t has grown to 64 bits.
-    const long time[] = {ms / 1000, ms % 1000 * 1000000L};
-    if (syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAIT, 1, time) == 0) return;
-    if (errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT) err(1, "futex(FUTEX_WAIT)");
-}
-
-// Wakes the other side, if it sleeps. The system call costs some microseconds, and a switch of
-// processes if both share a processor: that is why packets are handed over in batches.
-inline void wake_other(const End* it) {
-    std::atomic<uint32_t>* word = &it->theirs().asleep;
-    if (word->load() == 0 || word->exchange(0) == 0) return;
-    if (syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAKE, 1) == -1)
-        err(1, "futex(FUTEX_WAKE)");
-}
-
 // Tells the other side how far we are, and wakes it if it sleeps.
 //
 // The sleeper stores `asleep` and then loads our count; we store the count and then load `asleep`.
@@ -215,7 +113,7 @@ inline void tell(End* it) {
     if (it->told == it->next) return;
     it->told = it->next;
     it->mine().count = it->next;
-    wake_other(it);
+    wake(&it->theirs().asleep);
 }
 
 // Loads how far the other side is; true: there is a slot, or a packet. Pairs with the stores of
@@ -244,7 +142,8 @@ inline bool wait(End* it, int ms) {
         if (it->side == kProducer || it->other != kLeft) {
             if (!again) mine.slept.store(mine.slept + 1, std::memory_order_relaxed);
             sleep_on(&mine.asleep, ms);
-            if (mine.asleep == 1) it->other = find_other(it);  // nobody woke us
+            if (mine.asleep == 1)
+                it->other = find_side(it->fd, it->theirs(), it->other_side());  // nobody woke us
         }
         // After we know who is there: a side that is gone has told all that it ever will.
         if (!look(it)) return false;
@@ -293,11 +192,39 @@ inline void release(End* consumer) {
         consumer->mine().count.store(consumer->next, std::memory_order_release);
 }
 
+// Takes that side of the ring in the object behind `fd`, until ring_leave() or our death. Numbers
+// go on behind the last packet that was handed over, or handled; what a dead producer did not hand
+// over is gone. Returns nullptr, or what prevents it.
+inline const char* ring_join(End* it, int fd, Ring* ring, Side side) {
+    if (!lock_side(fd, F_WRLCK, side))
+        return side == kProducer ? "has a producer" : "has a consumer";
+    *it = End();
+    it->ring = ring;
+    it->fd = fd;
+    it->side = side;
+    it->slots = ring->slots;
+    it->size = ring->size;
+    it->next = it->limit = it->told = it->mine().count;
+    // A full ring waits at most (less than nothing would be a huge number), no count runs over, and
+    // one packet at most is begun and not handled.
+    const uint64_t handed = ring->seat[kProducer].count, handled = ring->seat[kConsumer].count;
+    const uint64_t in_hand = side == kConsumer ? it->mine().begun - handled : 0;
+    if (handed - handled > it->slots || handed > UINT64_MAX / 2 || in_hand > 1 ||
+        it->theirs().presence > kLeft) {
+        lock_side(fd, F_UNLCK, side);
+        return "holds a ring of impossible counts";
+    }
+    it->mine().asleep = 0;
+    it->mine().holders = it->mine().holders + 1;
+    it->mine().presence = kHere;
+    return nullptr;
+}
+
 // Hands over the rest and gives the side up.
 inline void ring_leave(End* it) {
     tell(it);
     it->mine().presence = kLeft;
-    wake_other(it);
+    wake(&it->theirs().asleep);
     lock_side(it->fd, F_UNLCK, it->side);
 }
 
