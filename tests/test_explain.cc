@@ -667,9 +667,10 @@ TEST_CASE("explain --step: a signal while it waits for Enter resumes all", "[exp
 
     if (shell("command -v script && command -v setsid").status != 0)
         SKIP_BECAUSE("script or setsid is not installed: no terminal to press Ctrl-C in");
-    // As a terminal does it: to all. While it waits for Enter, that is meant for explain.
+    // As a terminal does it: to all. While it waits for Enter, that is meant for explain. `exec`:
+    // a shell in between would get it, too.
     Program all({"env", kNoLeaks, "setsid", "-w", "script", "-qefc",
-                 explain() + " --step " + shm_posix() + " --name " + name, "/dev/null"});
+                 "exec " + explain() + " --step " + shm_posix() + " --name " + name, "/dev/null"});
     all.await_out("Enter goes on here)");
     all.write("\x03");
     const Result after = all.finish();
@@ -680,9 +681,10 @@ TEST_CASE("explain --step: a signal while it waits for Enter resumes all", "[exp
 
     // A second one is the program's.
     Program twice({"env", kNoLeaks, "setsid", "-w", "script", "-qefc",
-                   explain() + " --step sh -c 'echo here; exec sleep 1000'", "/dev/null"});
+                   "exec " + explain() + " --step sh -c 'echo here; exec sleep 1000'",
+                   "/dev/null"});
     Program once({"env", kNoLeaks, "setsid", "-w", "script", "-qefc",
-                  explain() + " sh -c 'echo here; exec sleep 1000'", "/dev/null"});
+                  "exec " + explain() + " sh -c 'echo here; exec sleep 1000'", "/dev/null"});
     for (Program* each : {&twice, &once}) {
         each->await_out("here");
         each->write("\x03");
