@@ -706,7 +706,7 @@ TEST_CASE("explain --step: the end of stdin is Enter; deadlines wait", "[explain
     Program it({"env", kNoLeaks, explain(), "--step", path});
     for (int i = 0; i < 40 && !has(it.await_err("    $ "), "deadline"); ++i) it.write("\n");
     usleep(1200 * 1000);  // longer than the program would wait
-    for (int i = 0; i < 40; ++i) it.write("\n");
+    it.write(std::string(40, '\n'));
     const Result waited = it.finish();
     INFO(waited.err);
     CHECK(waited.out == "0 0\n");  // woken, and its deadline is what it was

@@ -306,9 +306,10 @@ Outcome Sweep::run(const Fault& fault, bool clear) {
                              who->calls == fault.at;
             if (now) failing = call;
             on = on || now;
-            // A file that fails does not take stderr with it.
+            // A file that fails does not take stderr with it, nor a wait the other's wake-up.
             const bool same = who->call == failing.call &&
-                              (who->call != SYS_write || who->argument[0] == failing.argument[0]);
+                              (who->call != SYS_write || who->argument[0] == failing.argument[0]) &&
+                              (who->call != SYS_futex || who->argument[1] == failing.argument[1]);
             const bool again = (fault.kind == Fault::keeps_failing && on && same) ||
                                (fault.kind == Fault::no_memory && on && takes_memory(*who));
             if ((now && fault.kind == Fault::fails) || again) {

@@ -18,7 +18,7 @@
 #include "../shm_posix/packets/ring.h"
 #include "../shm_posix/packets/source.h"
 #include "support.h"
-#include "trace.h"
+#include "traced.h"
 
 namespace {
 
@@ -206,6 +206,28 @@ TEST_CASE("--pipe hands over what there is when its input pauses", "[packets]") 
     const Result result = program.finish();
     CHECK(result.status == 0);
     CHECK(has(result.err, "handled 3 packets, 14 bytes"));
+}
+
+// Its object has no name, so leaving needs no look at who else is there: that took both locks.
+TEST_CASE("run: a producer that leaves early is not in its consumer's way", "[packets]") {
+    Traced running({kProgram, "--generate", "0"});
+    const Event forked = running.until_fork();
+    Tracee* child = running.until_begin().who;
+    running.tracer.go_on(forked.who);
+    Tracee* leaving =
+        running
+            .until([](const Event& event) {
+                return event.what == Event::enters && event.who->number == 0 &&
+                       (event.who->call == SYS_close || event.who->call == SYS_waitid);
+            })
+            .who;
+    running.tracer.go_on(child);
+    CHECK(running.ends_within(1, kPatience * 1000));
+    running.tracer.go_on(leaving);
+    const Result result = running.finish();
+    CHECK(result.status == 0);
+    CHECK(result.err == "");
+    CHECK(has(result.out, "handled 0 packets, 0 bytes"));
 }
 
 TEST_CASE("generated packets arrive complete, in order, with their checksums", "[packets]") {
