@@ -99,13 +99,14 @@ inline void leave() {
     if (!joined) return;
     joined = false;
     ring_leave(&ours);
-    if (options.verb == "run") return;  // it has no name; and the child may be about to join
     struct stat it = {};
     uint64_t waiting = 0;
-    // Who gets both sides is the last, and nobody joins before it lets go.
-    if (lock_side(object, F_WRLCK, kProducer, 2) && fstat(object, &it) == 0)
+    // Who gets both sides is the last, and nobody joins before it lets go. In run there is no name,
+    // and a child that may be about to join.
+    if (options.verb != "run" && lock_side(object, F_WRLCK, kProducer, 2) &&
+        fstat(object, &it) == 0)
         waiting = ring_waiting(ours.ring);
-    const bool named = it.st_nlink > 0;  // not removed meanwhile
+    const bool named = it.st_nlink > 0;  // not that of run, nor removed
     if (named && waiting == 0 && shm_unlink(name()) == -1) err(1, "shm_unlink(%s)", name());
     close(object);  // and with it the locks
     if (waiting == 0 || !named) return;
