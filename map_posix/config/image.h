@@ -4,8 +4,8 @@
 //     Header │ table: two slots for each entry │ entries, one after the other: Entry, key, value
 //
 // A key's hash says at which slot to begin. That slot and the next ones say which entries may be
-// the key's, up to a slot that is empty. So a lookup touches a few pages, however large the image
-// is, and checks only what it uses.
+// the key's, up to a slot that is empty. So a lookup that finds its key touches a few pages,
+// however large the image is, and checks only what it uses. Before it says no, it checks all.
 
 #pragma once
 
@@ -23,6 +23,10 @@ namespace config {
 
 constexpr uint32_t kMagic = 0x31474643;  // "CFG1" in memory on a little-endian machine
 constexpr uint32_t kVersion = 3;
+
+// Bytes of text; more is a mistake, not a configuration. Even if all lines have three bytes and
+// make 25 of image each, offsets fit in 32 bits.
+constexpr size_t kMostText = 16 << 20;
 
 struct Header {
     uint32_t magic, version;
@@ -49,8 +53,8 @@ Number number_at(const char* address) {
     return number;
 }
 
-// 64 bits that tell whether bytes have changed, or a number that goes with them. Eight bytes at a
-// time; each step is reversible, so one changed word always changes the result.
+// A checksum of bytes and of one number; it places keys in the table, too. Eight bytes at a time;
+// each step is reversible, so one changed word always changes the result.
 inline uint64_t hash(std::string_view bytes, uint64_t number = 0) {
     uint64_t sum = bytes.size();
     const auto add = [&sum](uint64_t word) {
@@ -81,8 +85,9 @@ inline std::string make(const Entries& entries) {
     for (const auto& [key, value] : entries) {
         size_t slot = hash(key) % table.size();
         while (table[slot] != 0) slot = (slot + 1) % table.size();
-        table[slot] = static_cast<Slot>(start + packed.size());  // fits: a text has at most 16 MiB
+        table[slot] = static_cast<Slot>(start + packed.size());  // fits: see kMostText
         const std::string texts = std::string(key) + std::string(value);
+        // The number: where the key ends and the value begins must not change, either.
         const Entry entry = {hash(texts, key.size()), static_cast<uint32_t>(key.size()),
                              static_cast<uint32_t>(value.size())};
         packed.append(reinterpret_cast<const char*>(&entry), sizeof entry) += texts;

@@ -12,9 +12,6 @@
 #include "../../common/process.h"
 #include "image.h"
 
-// Bytes of text; more is a mistake, not a configuration. So an image's offsets fit in 32 bits.
-constexpr size_t kMostText = 16 << 20;
-
 inline std::string read_text(const char* file) {
     const int fd = open(file, O_RDONLY);
     if (fd == -1) err(1, "open(%s)", file);
@@ -23,7 +20,8 @@ inline std::string read_text(const char* file) {
     ssize_t got;
     while ((got = read(fd, chunk, sizeof chunk)) > 0) {
         text.append(chunk, static_cast<size_t>(got));
-        if (text.size() > kMostText) errx(1, "%s: has more than %zu bytes", file, kMostText);
+        if (text.size() > config::kMostText)
+            errx(1, "%s: has more than %zu bytes", file, config::kMostText);
     }
     if (got == -1) err(1, "read(%s)", file);
     close(fd);
@@ -70,8 +68,8 @@ inline int open_existing(const char* name) {
 }
 
 // Nobody's data is overwritten or removed: a file in our way must be an image, and this user's.
-// Returns why it has to stay; empty: it may go. `or_empty`: so may a file without a byte.
-inline std::string not_ours(const char* name, int fd, bool or_empty) {
+// Returns why it must stay; empty: it may go. `or_empty`: so may a file without a byte.
+inline std::string why_not_ours(const char* name, int fd, bool or_empty) {
     struct stat it;
     uint32_t magic = 0;
     if (fstat(fd, &it) == -1) return failed("fstat", name);
@@ -85,9 +83,9 @@ inline std::string not_ours(const char* name, int fd, bool or_empty) {
 }
 
 // Locks the image in the making. The kernel drops the lock with its process [flock(2)]: a file that
-// is locked is another load's, one that is not was left by a load that was killed. False: the name
-// leads elsewhere; between our open and our lock another load has published the file, or removed
-// it.
+// is locked is another load's, one that is not was left by a load that was killed. False: what
+// we locked no longer bears the name; between our open and our lock another load has published it,
+// or removed it.
 inline bool lock(const char* next, int fd) {
     struct stat it, named;
     if (flock(fd, LOCK_EX | LOCK_NB) == -1) {
@@ -100,18 +98,19 @@ inline bool lock(const char* next, int fd) {
     return false;
 }
 
-// Removes what a killed load has left.
+// Removes what a killed load has left. If it is gone before we have the lock, that is fine, too.
 inline void remove_left_over(const char* next) {
     const int fd = open_existing(next);
     if (fd == -1 && errno == ENOENT) return;
     if (fd == -1) err(1, "open(%s)", next);
-    const std::string wrong = not_ours(next, fd, true);
+    const std::string wrong = why_not_ours(next, fd, true);
     if (!wrong.empty()) errx(1, "%s", wrong.c_str());
     if (lock(next, fd) && unlink(next) == -1) err(1, "unlink(%s)", next);
     close(fd);
 }
 
-// Makes the file of the next image: new, so that nobody has mapped it, and locked.
+// Makes a file for the next image, which nobody can have mapped, and locks it. Another load may
+// have come between: it made the file first (EEXIST), or took it for a left-over before our lock.
 inline int make_next(const char* next) {
     remove_left_over(next);
     // 0444, less the umask: this descriptor may write, no later one may.
@@ -150,10 +149,10 @@ inline int load(const char* file, const char* path, const char* directory) {
     // Or after a power cut the new name could be there without its bytes.
     if (fsync(fd) == -1) give_up(failed("fsync", next));
 
-    // What bears the name is looked at as late as can be: it may have appeared meanwhile.
+    // Look at the file that rename(2) will replace, and do it last: it may have appeared just now.
     const int old = open_existing(path);
     if (old == -1 && errno != ENOENT) give_up(failed("open", path));
-    const std::string wrong = old == -1 ? "" : not_ours(path, old, false);
+    const std::string wrong = old == -1 ? "" : why_not_ours(path, old, false);
     if (!wrong.empty()) give_up(wrong);
 
     // Publish it. Who opens the name gets the whole old image or the whole new one; who has mapped

@@ -1,22 +1,20 @@
-// The readers' side: the image opened, refused, mapped; and what memory many readers really take.
+// The readers' side: the image opened or refused, mapped, looked up in.
 
 #pragma once
 
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include <fstream>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "../../common/process.h"
 #include "image.h"
 
 using config::Image;
 
-inline const char* path = "./config.image";
+inline const char* path = "./config.image";  // as main() has it from the command line
 
 // Opens the image for reading, refuses a file not fit to be one. `bytes` is its length.
 inline int open_image(size_t* bytes) {
@@ -67,93 +65,4 @@ inline void look_up_all(const Image& image) {
         if (look_up(image, it.key) != it.value) errx(1, "%s: two entries have one key", path);
     });
     if (wrong) errx(1, "%s: %s", path, wrong);
-}
-
-struct Memory {
-    long rss = 0, pss = 0, tables = 0;  // KiB
-};
-
-// Adds up what the kernel says of each reader. Rss counts each page that is present; Pss counts a
-// page that n processes have as 1/n, and is rounded down to KiB for each process. Neither counts
-// the page tables, of which each process has its own: VmPTE [proc(5)].
-inline Memory sum_memory(const std::vector<pid_t>& readers) {
-    Memory sum;
-    for (pid_t reader : readers)
-        for (const char* name : {"/smaps_rollup", "/status"}) {
-            const std::string file = "/proc/" + std::to_string(reader) + name;
-            std::ifstream lines(file);
-            if (!lines) err(1, "open(%s)", file.c_str());
-            long kib;
-            for (std::string field; lines >> field;) {
-                if (field == "Rss:" && lines >> kib) sum.rss += kib;
-                if (field == "Pss:" && lines >> kib) sum.pss += kib;
-                if (field == "VmPTE:" && lines >> kib) sum.tables += kib;
-            }
-        }
-    return sum;
-}
-
-// Starts readers that `hold` something, and stop; prints what memory they have then.
-inline void measure(const char* what, size_t count, void (*hold)()) {
-    std::vector<pid_t> readers;
-    while (readers.size() < count) {
-        readers.push_back(spawn());
-        if (readers.back() != 0) continue;
-        setpgid(0, 0);  // Ctrl-Z and fg stop and continue the parent alone
-        hold();
-        raise(SIGSTOP);
-        _exit(0);
-    }
-    for (pid_t reader : readers) {
-        int status;
-        alarm(60);  // ends us, see prepare()
-        if (waitpid(reader, &status, WUNTRACED) == -1) err(1, "waitpid(%d)", reader);
-        alarm(0);
-        if (!WIFSTOPPED(status)) errx(1, "reader %d failed or was killed", reader);
-    }
-    const Memory sum = sum_memory(readers);
-    for (pid_t reader : readers) {
-        kill(reader, SIGCONT);
-        if (wait_for(reader, 60) != 0) errx(1, "reader %d failed", reader);
-    }
-    printf("%-15s %9ld %9ld %12ld\n", what, sum.rss, sum.pss, sum.tables);
-}
-
-inline void hold_nothing() {  // but has used all that the others use
-    const Image image = map_image();
-    look_up_all(image);
-    unmap(image);
-}
-
-inline void hold_mapping() { look_up_all(map_image()); }
-
-inline void hold_copy() {  // what each process does without shared memory
-    Image image = map_image();
-    void* copy =
-        mmap(nullptr, image.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (copy == MAP_FAILED) err(1, "mmap(%zu bytes)", image.bytes);
-    memcpy(copy, image.start, image.bytes);
-    unmap(image);
-    image.start = static_cast<char*>(copy);
-    look_up_all(image);
-}
-
-inline int read_at_once(size_t count) {
-    size_t bytes;
-    struct stat first, last;
-    const int fd = open_image(&bytes);
-    const Image image = map_image();
-    look_up_all(image);  // a bad one is one error here, not one from each reader
-    printf("%zu readers, %zu entries, %zu bytes. In KiB, each reader's Pss rounded down:\n", count,
-           image.count, image.bytes);
-    printf("%-15s %9s %9s %12s\n", "", "Rss", "Pss", "page tables");
-    unmap(image);  // or a share of the Pss would be ours
-    measure("no image", count, hold_nothing);
-    measure("one mapping", count, hold_mapping);
-    measure("private copies", count, hold_copy);
-    // While we have it open, no other file gets its number.
-    if (fstat(fd, &first) == -1 || stat(path, &last) == -1) err(1, "stat(%s)", path);
-    if (first.st_dev != last.st_dev || first.st_ino != last.st_ino)
-        errx(1, "%s: a load came meanwhile; these figures are of two images", path);
-    return 0;
 }

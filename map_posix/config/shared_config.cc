@@ -5,7 +5,7 @@
 //
 // The loader makes an indexed image of a text and publishes it by rename(2): load.h. Readers map it
 // read-only and look keys up in it, and all use the same pages [mmap(2)]: readers.h. The bytes of
-// an image are in image.h.
+// an image are in image.h; what memory many readers take is measured in measure.h.
 
 #include <getopt.h>
 #include <sys/inotify.h>
@@ -18,6 +18,7 @@
 
 #include "../../common/process.h"
 #include "load.h"
+#include "measure.h"
 #include "readers.h"
 
 static std::string directory;  // where the image is
@@ -39,9 +40,9 @@ static int get(const char* key) {
     const int events = inotify_init1(IN_CLOEXEC);
     if (events == -1) err(1, "inotify_init1()");
     for (std::optional<std::string> last;;) {
-        // Watch the directory, since each load brings another file, and do so before the look, or
-        // a load in between would be missed. Each time anew: it may be another directory by now.
-        // MOVED_TO is a load; the others: the image or its directory may be gone.
+        // Watch the directory: each load brings another file. Before we look at the image, or a
+        // load in between would be missed. And in each round: another directory may have taken
+        // that name. MOVED_TO is a load; after the others the image or its directory may be gone.
         const uint32_t changes = IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_MOVE_SELF;
         if (inotify_add_watch(events, directory.c_str(), changes) == -1)
             err(1, "inotify_add_watch(%s)", directory.c_str());

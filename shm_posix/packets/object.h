@@ -106,7 +106,7 @@ inline void leave() {
     if (options.verb != "run" && lock_side(object, F_WRLCK, kProducer, 2) &&
         fstat(object, &it) == 0)
         waiting = ring_waiting(ours.ring);
-    const bool named = it.st_nlink > 0;  // not that of run, nor removed
+    const bool named = it.st_nlink > 0;  // and we are the last; it is not removed meanwhile
     if (named && waiting == 0 && shm_unlink(name()) == -1) err(1, "shm_unlink(%s)", name());
     close(object);  // and with it the locks
     if (waiting == 0 || !named) return;
@@ -122,9 +122,11 @@ inline void join(Ring* ring, Side side) {
     atexit(leave);
 }
 
-// The same for the ring of that name; makes one if there is none. Three things may come between:
-// somebody else makes one; somebody removes it before we have our side; or is about to, and holds
-// both sides meanwhile. Then we look again, for a tenth of a second.
+// The same for the ring of that name; makes one if there is none. What may come between:
+// - somebody else names one before us: we open theirs;
+// - somebody removes it before we have our side: we look again;
+// - who leaves holds both sides for a moment: we look again, for a tenth of a second. Then somebody
+//   is there to stay, and join() says so. (It takes our side again; that we have it is no harm.)
 inline void join_by_name(Side side) {
     Ring* ring = nullptr;
     for (int tries = 1;; ++tries) {

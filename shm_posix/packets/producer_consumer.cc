@@ -20,7 +20,7 @@
 static constexpr int kSlice = 250;  // milliseconds: so often a wait looks whether all is over
 static constexpr int kLong = 3000;  // milliseconds without a packet handled are worth a sentence
 
-static pid_t child = 0;                    // run, in the parent: the consumer
+static pid_t child = 0;                    // the consumer, in run's parent; else 0
 static volatile sig_atomic_t stopped = 0;  // the signal that told us to stop
 
 static uint64_t packets, bytes;       // handed over, or handled, by this process
@@ -45,7 +45,7 @@ static bool over() {
     return stopped || it.si_pid != 0;
 }
 
-// Comes once a kSlice; says so when the consumer is there and has not gone on for long.
+// Is called every kSlice; warns, once, when the consumer has handled nothing for kLong.
 static void watch_consumer() {
     static uint64_t seen = UINT64_MAX;
     static int slices = 0;
@@ -141,8 +141,8 @@ static void receive_packets(int udp) {
         if (!slot) break;
         if (!receive_packet(udp, slot) && !wait_for_input(udp)) break;
     }
-    // No new ones, but what waits in the kernel's buffer still has its turn. When there is no slot
-    // for kSlice, the rest is dropped.
+    // No new ones, but what waits in the kernel's buffer still has its turn. Once there is no slot
+    // for kSlice, the ring stays full for us: without a slot the rest is read and dropped.
     end_udp(udp);
     Slot* slot = wait_for_slot();
     while (receive_packet(udp, slot))
@@ -206,7 +206,7 @@ static int produce(int udp) {
     else
         receive_stdin();
     publish(&ours);
-    if (!child) summary("handed over");  // in run the child's says it all
+    if (!child) summary("handed over");  // in run the consumer prints it, for both
     return 0;
 }
 

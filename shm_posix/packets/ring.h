@@ -36,7 +36,8 @@ struct Ring {
     std::atomic<uint32_t> magic;  // kRingMagic
     uint32_t header_bytes;        // the layout that the maker's compiler chose
     uint32_t slots, size;         // how many; bytes of the largest packet
-    // Only the producer stores these: packets that were dropped; those of them larger than a slot.
+    // The program's statistics, stored by the producer: packets that were dropped; those of them
+    // larger than a slot.
     std::atomic<uint64_t> dropped, oversize;
     Seat seat[2];  // by Side
 };
@@ -72,8 +73,8 @@ inline const char* ring_fault(const Ring* ring, uint64_t bytes) {
 
 // One end of the ring, a process's own. In both, [next, limit) need no look at the other's count.
 //
-// The producer's, in a ring of 8 slots, of which those of packets 0 to 4 were free when it last
-// looked; told 10, next 11, limit 13:
+// The producer's, in a ring of 8 slots; packets 0 to 4 were handled when it last looked, so limit
+// is 5 + 8; told 10, next 11:
 //
 //     packet    5 to 9        10         11       12         13
 //             published   committed   to fill    free   no slot: 5 is there
@@ -90,7 +91,7 @@ struct End {
     uint32_t slots = 0, size = 0;  // copies: whoever damages the shared ones, we stay inside
     uint64_t next = 0;             // the packet to fill, or to handle
     uint64_t limit = 0;            // the first without a slot, or not yet there
-    uint64_t told = 0;             // the other side knows of those before
+    uint64_t told = 0;             // `next` at the last tell()
     Presence other = kNever;       // when we last waited in vain
 
     Side other_side() const { return side == kProducer ? kConsumer : kProducer; }
@@ -106,9 +107,9 @@ struct End {
 //
 // The sleeper stores `asleep` and then loads our count; we store the count and then load `asleep`.
 // One of the two must see the other's store, or it would sleep and nobody wake it. Only
-// sequentially consistent stores and loads promise that: the default of std::atomic, so none of the
-// four names an order. Being a release as well, the store of the count comes after the packet's
-// bytes (the producer's), or after the last use of them (the consumer's).
+// sequentially consistent stores and loads promise that, and they are the default of std::atomic:
+// here and in wake(), in wait() and look(), none of the four names another order. Such a store is a
+// release, too: who sees our count also sees what we did before, filling or using the packet.
 inline void tell(End* it) {
     if (it->told == it->next) return;
     it->told = it->next;
@@ -116,8 +117,8 @@ inline void tell(End* it) {
     wake(&it->theirs().asleep);
 }
 
-// Loads how far the other side is; true: there is a slot, or a packet. Pairs with the stores of
-// `count` (acquire): what they come after is seen.
+// Loads how far the other side is; true: there is a slot, or a packet. The load is an acquire, too:
+// with the count we see the other's work before it.
 inline bool look(End* it) {
     const uint64_t count = it->theirs().count;
     it->limit = it->side == kProducer ? count + it->slots : count;
@@ -134,18 +135,19 @@ inline bool wait(End* it, int ms) {
     if (it->next < it->limit || look(it)) return true;
     tell(it);  // who may sleep holds nothing back
     Seat& mine = it->mine();
-    // After a wait in vain it is still 1: such waits in a row count as one.
+    // After a wait in vain it is 1 still, though we do not sleep: a wake-up too many does no harm.
     const bool again = mine.asleep.exchange(1) == 1;
     if (!look(it)) {
         // A consumer does not wait for a producer that has left.
         it->other = static_cast<Presence>(it->theirs().presence.load());
         if (it->side == kProducer || it->other != kLeft) {
+            // Waits in a row count as one.
             if (!again) mine.slept.store(mine.slept + 1, std::memory_order_relaxed);
             sleep_on(&mine.asleep, ms);
             if (mine.asleep == 1)
                 it->other = find_side(it->fd, it->theirs(), it->other_side());  // nobody woke us
         }
-        // After we know who is there: a side that is gone has told all that it ever will.
+        // And look once more after we know who is there: it may have told us its last and gone.
         if (!look(it)) return false;
     }
     mine.asleep = 0;
@@ -172,7 +174,7 @@ inline void commit(End* producer, uint32_t length, uint32_t tag = 0) {
 // milliseconds; nullptr: ask again, or end if gone(consumer->other).
 inline Slot* take(End* consumer, int ms) {
     if (!wait(consumer, ms)) return nullptr;
-    // Only a successor reads `begun`, when this process is dead and has stored it or not. So no
+    // Only a successor reads `begun`, after our death, whether we came to store it or not. So no
     // order among processors matters, but the compiler must move neither the store before the last
     // release(), nor the handling before the store.
     std::atomic_signal_fence(std::memory_order_seq_cst);
@@ -205,8 +207,8 @@ inline const char* ring_join(End* it, int fd, Ring* ring, Side side) {
     it->slots = ring->slots;
     it->size = ring->size;
     it->next = it->limit = it->told = it->mine().count;
-    // A full ring waits at most (less than nothing would be a huge number), no count runs over, and
-    // one packet at most is begun and not handled.
+    // Impossible: more packets waiting than slots (fewer than none is a huge number, too); a count
+    // that could run over; more than one packet begun and not handled; an unknown presence.
     const uint64_t handed = ring->seat[kProducer].count, handled = ring->seat[kConsumer].count;
     const uint64_t in_hand = side == kConsumer ? it->mine().begun - handled : 0;
     if (handed - handled > it->slots || handed > UINT64_MAX / 2 || in_hand > 1 ||

@@ -21,8 +21,8 @@ enum Presence : uint32_t { kNever, kHere, kLeft, kDied };  // kDied is found, ne
 
 inline bool gone(Presence other) { return other == kLeft || other == kDied; }
 
-// What one side tells the other, on cache lines of its own. Only its holder stores these, but for
-// `asleep`. An atomic is stored in one step, also where its order does not matter (relaxed).
+// What one side tells the other, on cache lines of its own. Only its holder stores these; `asleep`
+// is cleared by who wakes it. All are atomic: nobody ever sees half of a store.
 struct alignas(64) Seat {
     std::atomic<uint64_t> count;     // packets handed over, or handled
     std::atomic<uint64_t> begun;     // the consumer's: packets taken in hand
@@ -48,9 +48,10 @@ inline bool lock_side(int fd, short type, Side side, int sides = 1) {
     return false;
 }
 
-// Is the holder of that side there? It says so after it has taken its lock, and that it leaves
-// before it gives the lock back. So who says it is here and has no lock is dead, unless it left, or
-// even another came, between our two looks: so we look a second time.
+// Is the holder of that side there? It says kHere after it has taken its lock, and kLeft before it
+// gives the lock back. So who says kHere and has no lock is dead; unless it left between our look
+// at `presence` and that at the lock (then it says kLeft now), or a successor came after it (then
+// `holders` has changed).
 inline Presence find_side(int fd, const Seat& seat, Side side) {
     const uint32_t holders = seat.holders;
     const uint32_t before = seat.presence;
@@ -74,8 +75,9 @@ inline void sleep_on(std::atomic<uint32_t>* word, int ms) {
     if (errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT) err(1, "futex(FUTEX_WAIT)");
 }
 
-// Wakes who sleeps on that word, if anybody does. The system call costs some microseconds, and a
-// switch of processes if both share a processor: that is why packets are handed over in batches.
+// Wakes who sleeps on that word, if anybody does; in which order, see tell(). The system call costs
+// some microseconds, and a switch of processes if both share a processor: that is why packets are
+// handed over in batches.
 inline void wake(std::atomic<uint32_t>* word) {
     if (word->load() == 0 || word->exchange(0) == 0) return;
     if (syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAKE, 1) == -1)
