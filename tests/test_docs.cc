@@ -226,9 +226,10 @@ int unnoticed(const Command& command, const std::string& actual, const Bound& bo
     return missed;
 }
 
-// Runs a page. Returns what is wrong with it, and prints what it had to skip.
+// Runs a page. Returns what is wrong with it, and prints what it had to skip. A command may take its
+// time: two starts of an emulated machine beside other work take more than a minute.
 std::vector<std::string> run_page(const std::string& name, const std::string& text, Totals& totals,
-                                  int seconds = kPatience) {
+                                  int seconds = 10 * kPatience) {
     Page page = parse(text);
     Bound bound;
     Shell sh;
