@@ -60,6 +60,16 @@ deps:
 	elif command -v zypper >/dev/null; then $$sudo zypper --non-interactive install Catch2-devel; \
 	else echo "Install Catch2: knows only apt-get, dnf, pacman, zypper."; exit 1; fi
 
+# Looks for bugs without running anything; .clang-tidy says what clang-tidy looks for. The tests are
+# cppcheck's alone: clang-tidy takes minutes for Catch2's macros. Suppressed: cppcheck takes
+# uintmax_t for another type than %ju wants, which the compilers check anyway.
+lint:
+	clang-tidy --quiet $(PROGRAMS:%=%.cc) $(PERF_SOURCES) -- -std=c++17
+	for program in $(PROGRAMS:%=%.cc) perf $(wildcard tests/*.cc); do \
+		cppcheck --quiet --std=c++17 --enable=warning,portability --error-exitcode=1 \
+			--suppress=invalidPrintfArgType_uint $$program || exit; \
+	done
+
 clean:
 	rm -f $(PROGRAMS) perf/perf $(TESTS) tests/run
 
@@ -68,8 +78,9 @@ help:
 	@echo 'make demo    build and run the three exchanges'
 	@echo 'make perf    time the mechanisms, in less than a minute; make perf-full takes minutes'
 	@echo 'make test    build and run the tests; make test TEST="[read]" runs some'
+	@echo 'make lint    look for bugs with clang-tidy and cppcheck'
 	@echo 'make deps    install Catch2, which only the tests need (apt-get, dnf, pacman, zypper)'
 	@echo 'make clean   remove all that make made'
 	@echo 'CXX, CXXFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are honoured.'
 
-.PHONY: all demo perf perf-full test catch2 deps clean help
+.PHONY: all demo perf perf-full test lint catch2 deps clean help

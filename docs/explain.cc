@@ -784,6 +784,7 @@ static int explain(const std::vector<string>& words) {
                 (segment ? "ipcrm -m " + name.substr(8) : "rm " + shell_word(name)).c_str());
     }
     const int status = all.tracees[0].status;
+    tracer = nullptr;  // `all` ends here
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 

@@ -1,5 +1,6 @@
 // The report as a chart: one SVG file without scripts, fonts or links, for light and dark pages.
 
+#include <math.h>
 #include <stdlib.h>
 
 #include <algorithm>
@@ -84,10 +85,11 @@ static double ratios_panel(const Report& report, double top, FILE* out) {
     const auto y = [&](double ratio) {
         return lower - (std::clamp(ratio, low, high) - low) / (high - low) * (lower - upper);
     };
-    for (double at = low; at < high + 0.01; at += 0.1) {
+    for (long tenths = lround(low * 10); tenths <= lround(high * 10); ++tenths) {
+        const double at = static_cast<double>(tenths) / 10;
         char label[16];
         snprintf(label, sizeof label, "%.1f", at);
-        line(out, left, y(at), right, y(at), fabs(at - 1) < 0.01 ? "class=\"b\"" : "class=\"g\"");
+        line(out, left, y(at), right, y(at), tenths == 10 ? "class=\"b\"" : "class=\"g\"");
         text(out, left - 8, y(at) + 4, "n e", label);
     }
     std::vector<std::pair<std::string, size_t>> groups;
@@ -134,7 +136,7 @@ static double stages_panel(const Report& report, double top, FILE* out) {
             if (length > 0.25) box(out, x, y, length, 20, 's', s);
             x += length;
         }
-        const auto us = [](double ns) { return thousands(static_cast<long>(ns / 1e3 + 0.5)); };
+        const auto us = [](double ns) { return thousands(lround(ns / 1e3)); };
         std::string words = us(report.ready(*one));
         if (one->mechanism == "open+mmap")
             words += "; then msync " + us(report.middle("msync", *one));
@@ -164,9 +166,10 @@ static double transfers_panel(const Report& report, double top, FILE* out) {
     };
     const double upper = top + 68;
     const double lower = upper + static_cast<double>(all.size()) * 24 + 3 * 28;
-    for (double power = from; power <= to; ++power) {
-        line(out, x(pow(10, power)), upper, x(pow(10, power)), lower, "class=\"g\"");
-        text(out, x(pow(10, power)), upper - 6, "n m", thousands(long(pow(10, power) + 0.5)));
+    for (long power = lround(from); power <= lround(to); ++power) {
+        const double rate = pow(10, static_cast<double>(power));
+        line(out, x(rate), upper, x(rate), lower, "class=\"g\"");
+        text(out, x(rate), upper - 6, "n m", thousands(lround(rate)));
     }
     double y = upper;
     for (size_t i = 0; i < all.size(); ++i) {

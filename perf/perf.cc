@@ -150,7 +150,8 @@ static void stages(const Options& options, Progress& progress, Report& report) {
     for (Kind kind : {kPrivate, kPosix, kFile, kSystemV}) entries.push_back({kind});
     const double seconds = options.seconds * 0.2 / static_cast<double>(chosen.size());
     for (size_t bytes : chosen) {
-        const long repetitions = std::clamp(long(100 * (4 << 20) / bytes), 10L, 10000L) * 30;
+        const long repetitions =
+            std::clamp(long(100 * (size_t{4} << 20) / bytes), 10L, 10000L) * 30;
         const Rounds rounds = measure(
             entries, bytes, repetitions, 30, seconds, true,
             [&](double part) { progress.show(part * seconds, "stages of " + size_name(bytes)); });

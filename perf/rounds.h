@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include <math.h>
 #include <sys/resource.h>
 #include <time.h>
 
@@ -73,10 +74,7 @@ inline Life live(Kind kind, size_t bytes, long repetitions, bool stages, double 
         } else {
             const double cpu = now(CLOCK_THREAD_CPUTIME_ID);
             life.ns[kBoth] =
-                timed([&] {
-                    sweep(memory.at, count, static_cast<long>(n * work + 0.5), true, true);
-                }) /
-                n;
+                timed([&] { sweep(memory.at, count, lround(n * work), true, true); }) / n;
             life.cpu = (now(CLOCK_THREAD_CPUTIME_ID) - cpu) / n;
         }
         getrusage(RUSAGE_SELF, &after);

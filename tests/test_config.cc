@@ -786,7 +786,7 @@ TEST_CASE("config: what 200 readers of 100 KB cost", "[config]") {
     std::getline(lines, line);
     struct {
         std::string what, kind;
-        long rss, pss, tables;
+        long rss = 0, pss = 0, tables = 0;
     } no, one, copies;
     for (auto row : {&no, &one, &copies})
         lines >> row->what >> row->kind >> row->rss >> row->pss >> row->tables;

@@ -90,7 +90,7 @@ class Tracer {
     // killed. A program that cannot be executed ends with 127.
     explicit Tracer(const std::vector<std::string>& words, int seconds = 0,
                     const std::function<void()>& prepare = {})
-        : deadline_(seconds > 0 ? now() + seconds * 1000 : LONG_MAX) {
+        : deadline_(seconds > 0 ? now() + seconds * 1000L : LONG_MAX) {
         std::vector<char*> argv;
         for (const std::string& word : words) argv.push_back(const_cast<char*>(word.c_str()));
         argv.push_back(nullptr);
@@ -206,7 +206,7 @@ class Tracer {
     std::string string(const Tracee* who, uint64_t address) const {
         std::string text = memory(who, address, 4096 - address % 4096);  // up to the page's end
         if (text.find('\0') == std::string::npos) text += memory(who, address + text.size(), 4096);
-        return text.c_str();
+        return text.substr(0, text.find('\0'));
     }
 
     bool set_memory(const Tracee* who, uint64_t address, const std::string& bytes) const {
