@@ -61,6 +61,9 @@ static void past_end() {
     give_size(fd, 100);
     store(map(fd, 100) + 100, 1);
     printf("the object has %jd bytes\n", intmax_t{lseek(fd, 0, SEEK_END)});
+    char last = 0;
+    if (ftruncate(fd, 101) == -1 || pread(fd, &last, 1, 100) != 1) err(1, "ftruncate(101)");
+    printf("it grows to 101 bytes: the last one is %d\n", last);
 }
 
 static void full() {
