@@ -50,8 +50,6 @@ const std::map<std::string, std::string> kNeeds = {
     {"lsof", "command -v lsof"},
     {"root and a memory cgroup", "test $(id -u) = 0 && sh docs/cgroup.sh true"},
     {"vm.overcommit_memory 0 or 2", "grep -v 1 /proc/sys/vm/overcommit_memory"},
-    {"root and fs.protected_regular",
-     "test $(id -u) = 0 && grep [12] /proc/sys/fs/protected_regular"},
     {"python3", "command -v python3"},
     {"a virtual machine", "sh docs/restart.sh check"},
     {"g++ with C++20",
