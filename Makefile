@@ -5,7 +5,7 @@ COMPILE = $(CXX) -std=c++17 $(CPPFLAGS) $(CXXFLAGS)
 
 EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
 PROGRAMS = $(EXCHANGE) shm_posix/packets/producer_consumer map_posix/config/shared_config \
-	docs/explain docs/hold docs/failures
+	docs/explain docs/hold docs/failures docs/agreeing docs/nameless
 PERF_SOURCES = $(wildcard perf/*.cc)
 TESTS = $(patsubst %.cc,%.o,$(wildcard tests/*.cc))
 

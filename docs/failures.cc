@@ -55,6 +55,14 @@ static void store(char* address, char value) {
 
 static void no_size() { store(map(new_object(), 100), 1); }
 
+// On Linux a mapping that is longer than the object sees it grow.
+static void size_later() {
+    const int fd = new_object();
+    char* bytes = map(fd, 2 * kPage);
+    give_size(fd, 2 * kPage);
+    store(bytes + kPage, 1);
+}
+
 // Behind the end, but within its last page: nobody complains, and the object does not grow.
 static void past_end() {
     const int fd = new_object();
@@ -170,6 +178,17 @@ static void pointer() {
     store(*stored, 1);
 }
 
+// An offset from the beginning is right wherever the object is.
+static void offset() {
+    const int fd = new_object();
+    give_size(fd, kPage);
+    char* bytes = map(fd, kPage);
+    *reinterpret_cast<uint32_t*>(bytes) = 64;
+    char* elsewhere = map(fd, kPage);
+    munmap(bytes, kPage);
+    store(elsewhere + *reinterpret_cast<uint32_t*>(elsewhere), 1);
+}
+
 static timespec soon() {
     timespec time;
     clock_gettime(CLOCK_REALTIME, &time);
@@ -257,6 +276,7 @@ struct Mistake {
 };
 
 constexpr Mistake kMistakes[] = {{"no-size", no_size},
+                                 {"size-later", size_later},
                                  {"past-end", past_end},
                                  {"full", full},
                                  {"full-early", full_early},
@@ -267,6 +287,7 @@ constexpr Mistake kMistakes[] = {{"no-size", no_size},
                                  {"shmdt", detach},
                                  {"ftok", collision},
                                  {"pointer", pointer},
+                                 {"offset", offset},
                                  {"dead-owner", dead_owner},
                                  {"dead-owner-robust", dead_owner_robust},
                                  {"dead-owner-semaphore", dead_owner_semaphore},

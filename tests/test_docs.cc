@@ -48,6 +48,8 @@ const std::map<std::string, std::string> kNeeds = {
     {"root", "test $(id -u) = 0"},
     {"a user namespace", "unshare --map-root-user --mount --ipc true"},
     {"lsof", "command -v lsof"},
+    {"root and a memory cgroup", "test $(id -u) = 0 && sh docs/cgroup.sh true"},
+    {"vm.overcommit_memory 0 or 2", "grep -v 1 /proc/sys/vm/overcommit_memory"},
     {"python3", "command -v python3"},
     {"a virtual machine", "sh docs/restart.sh check"},
     {"g++ with C++20",

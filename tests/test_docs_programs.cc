@@ -1,4 +1,4 @@
-// The two small programs of the course: docs/hold and docs/failures.
+// The small programs of the course: docs/hold, docs/failures, docs/agreeing, docs/nameless.
 
 #include <fcntl.h>
 #include <sys/shm.h>
@@ -9,7 +9,8 @@
 
 namespace {
 
-const std::string hold = root() + "/docs/hold", failures = root() + "/docs/failures";
+const std::string hold = root() + "/docs/hold", failures = root() + "/docs/failures",
+                  agreeing = root() + "/docs/agreeing", nameless = root() + "/docs/nameless";
 
 // The state of a process, as proc_pid_stat(5) has it; "" when it is gone.
 std::string state(const std::string& pid) {
@@ -142,11 +143,13 @@ TEST_CASE("hold looks again when it ends", "[docs-programs]") {
     CHECK(!has(result.out, "reads"));
 }
 
-TEST_CASE("hold and failures say what they did not print", "[docs-programs]") {
+TEST_CASE("the small programs say what they did not print", "[docs-programs]") {
     Scratch scratch;
     write_items(scratch.path);
-    for (const char* line : {"/docs/hold --help", "/docs/hold file tmp.shm",
-                             "/docs/failures --help", "/docs/failures ftok"}) {
+    for (const char* line :
+         {"/docs/hold --help", "/docs/hold file tmp.shm", "/docs/failures --help",
+          "/docs/failures ftok", "/docs/agreeing --help", "/docs/agreeing add-atomic",
+          "/docs/nameless --help", "/docs/nameless anonymous"}) {
         INFO(line);
         const Result full = shell(root() + line + " > /dev/full", scratch.path);
         CHECK(full.status == 1);
@@ -154,8 +157,8 @@ TEST_CASE("hold and failures say what they did not print", "[docs-programs]") {
     }
 }
 
-TEST_CASE("hold and failures: the command line", "[docs-programs]") {
-    for (const std::string& program : {hold, failures}) {
+TEST_CASE("the small programs: the command line", "[docs-programs]") {
+    for (const std::string& program : {hold, failures, agreeing, nameless}) {
         const Result help = run({program, "--help"});
         CHECK(help.status == 0);
         CHECK(help.err.empty());
@@ -197,4 +200,28 @@ TEST_CASE("failures leaves nothing when it is ended", "[docs-programs]") {
             CHECK(left == "");
         }
     }
+}
+
+TEST_CASE("agreeing takes its name along when it is ended", "[docs-programs]") {
+    DefaultNames names;  // suites side by side take turns
+    if (exists("/dev/shm/sem.ready")) SKIP_BECAUSE("/dev/shm/sem.ready is taken");
+    for (int signal : {SIGTERM, SIGINT}) {
+        Program program({agreeing, "named-wait"});
+        program.await_out("waits for /ready\n");
+        CHECK(exists("/dev/shm/sem.ready"));
+        kill(program.pid(), signal);
+        CHECK(program.finish().status == 128 + signal);
+        CHECK(!exists("/dev/shm/sem.ready"));
+    }
+}
+
+TEST_CASE("the children of agreeing go with it", "[docs-programs]") {
+    Program waits({agreeing, "pshared-0"});  // waits a second
+    std::vector<pid_t> child;
+    while (child.empty() && !process_gone(std::to_string(waits.pid())))
+        child = children(waits.pid());
+    REQUIRE(child.size() == 1);
+    kill(waits.pid(), SIGKILL);
+    CHECK(waits.finish().status == 128 + SIGKILL);
+    CHECK(eventually(process_gone, std::to_string(child[0])));
 }
