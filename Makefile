@@ -2,6 +2,8 @@
 
 CXXFLAGS ?= -O2 -g -Wall -Wextra -Wpedantic -Wshadow
 COMPILE = $(CXX) -std=c++17 $(CPPFLAGS) $(CXXFLAGS)
+# Both are in libc since glibc 2.34.
+LIBS = $(LDLIBS) -pthread -lrt
 
 EXCHANGE = shm_posix/shm_posix map_posix/map_posix shm_v/shm_v
 PROGRAMS = $(EXCHANGE) shm_posix/packets/producer_consumer map_posix/config/shared_config \
@@ -11,16 +13,22 @@ TESTS = $(patsubst %.cc,%.o,$(wildcard tests/*.cc))
 
 all: $(PROGRAMS) perf/perf
 
-$(PROGRAMS): %: %.cc $(wildcard common/*.h)
-	$(COMPILE) $(LDFLAGS) -o $@ $< $(LDLIBS) -lrt
+$(PROGRAMS): %: %.cc $(wildcard common/*.h) .flags
+	$(COMPILE) $(LDFLAGS) -o $@ $< $(LIBS)
 
 shm_posix/packets/producer_consumer tests/test_packets.o: $(wildcard shm_posix/packets/*.h)
 map_posix/config/shared_config tests/test_config.o: $(wildcard map_posix/config/*.h)
+tests/test_config.o tests/test_packets.o: $(wildcard common/*.h)
 tests/test_perf.o: perf/statistics.h
 docs/explain: tests/trace.h
 
-perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/packets/*.h)
-	$(COMPILE) $(LDFLAGS) -o $@ $(PERF_SOURCES) $(LDLIBS) -lrt
+perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/packets/*.h) .flags
+	$(COMPILE) $(LDFLAGS) -o $@ $(PERF_SOURCES) $(LIBS)
+
+# How all was built, written only when that has changed: then all is built anew.
+.flags: FORCE
+	@echo '$(COMPILE) $(LDFLAGS) $(LIBS)' | cmp -s - $@ || echo '$(COMPILE) $(LDFLAGS) $(LIBS)' >$@
+FORCE:
 
 demo: $(EXCHANGE)
 	@for program in $(EXCHANGE); do echo "$$program"; $$program || exit; done
@@ -41,9 +49,9 @@ test: all tests/run
 	tests/run $(TEST)
 
 tests/run: $(TESTS)
-	$(COMPILE) $(LDFLAGS) -o $@ $(TESTS) $(LDLIBS) $(if $(filter 3,$(CATCH2)),-lCatch2) -lrt
+	$(COMPILE) $(LDFLAGS) -o $@ $(TESTS) $(if $(filter 3,$(CATCH2)),-lCatch2) $(LIBS)
 
-$(TESTS): %.o: %.cc $(wildcard tests/*.h) | catch2
+$(TESTS): %.o: %.cc $(wildcard tests/*.h) .flags | catch2
 	$(COMPILE) -c -o $@ $<
 
 catch2: | $(filter deps,$(MAKECMDGOALS))
@@ -71,7 +79,7 @@ lint:
 	done
 
 clean:
-	rm -f $(PROGRAMS) perf/perf $(TESTS) tests/run
+	rm -f $(PROGRAMS) perf/perf $(TESTS) tests/run .flags
 
 help:
 	@echo 'make         build the programs'
