@@ -101,12 +101,12 @@ inline void leave() {
     ring_leave(&ours);
     struct stat it = {};
     uint64_t waiting = 0;
-    // Who gets both sides is the last, and nobody joins before it lets go. In run there is no name,
-    // and a child that may be about to join.
+    // Who gets both sides is the last, and nobody joins before it lets go. Not in run: there is no
+    // name to remove, and its child may be about to join.
     if (options.verb != "run" && lock_side(object, F_WRLCK, kProducer, 2) &&
         fstat(object, &it) == 0)
         waiting = ring_waiting(ours.ring);
-    const bool named = it.st_nlink > 0;  // and we are the last; it is not removed meanwhile
+    const bool named = it.st_nlink > 0;  // 0 without the fstat: we are not the last
     if (named && waiting == 0 && shm_unlink(name()) == -1) err(1, "shm_unlink(%s)", name());
     close(object);  // and with it the locks
     if (waiting == 0 || !named) return;
@@ -126,7 +126,7 @@ inline void join(Ring* ring, Side side) {
 // - somebody else names one before us: we open theirs;
 // - somebody removes it before we have our side: we look again;
 // - who leaves holds both sides for a moment: we look again, for a tenth of a second. Then somebody
-//   is there to stay, and join() says so. (It takes our side again; that we have it is no harm.)
+//   is there to stay, and join() says so. (A process may take its own lock again.)
 inline void join_by_name(Side side) {
     Ring* ring = nullptr;
     for (int tries = 1;; ++tries) {

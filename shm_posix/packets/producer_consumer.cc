@@ -27,7 +27,7 @@ static uint64_t packets, bytes;       // handed over, or handled, by this proces
 static double first_time, last_time;  // of these packets, in seconds
 
 // HUP, INT, QUIT and TERM: the first ends the input, and gives a child 10 seconds to come to its
-// end; then on_signal() gives up. The second ends the process.
+// end; then SIGALRM's on_signal() of process.h gives up. The second ends the process.
 static void stop(int number) {
     if (stopped) end_by(number);
     stopped = number;
@@ -110,7 +110,7 @@ static void receive_stdin() {
     }
 }
 
-// --generate: goes on where the ring ends, so that a successor completes the series.
+// --generate: goes on with the ring's next number, so that a successor completes the series.
 static void generate() {
     while (ours.next < options.count && !stopped) {
         Slot* slot = wait_for_slot();
@@ -141,8 +141,8 @@ static void receive_packets(int udp) {
         if (!slot) break;
         if (!receive_packet(udp, slot) && !wait_for_input(udp)) break;
     }
-    // No new ones, but what waits in the kernel's buffer still has its turn. Once there is no slot
-    // for kSlice, the ring stays full for us: without a slot the rest is read and dropped.
+    // No new ones, but what waits in the kernel's buffer still has its turn. If no slot
+    // comes free for kSlice, we ask no more, and read the rest to drop it.
     end_udp(udp);
     Slot* slot = wait_for_slot();
     while (receive_packet(udp, slot))

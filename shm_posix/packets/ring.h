@@ -5,7 +5,8 @@
 //     consumer:  take() a packet, handle it where it lies, release() it
 //
 // No lock guards the ring. Each count has one writer and changes by one store: nothing is ever half
-// done, and what is not stored is as if it had not been done. What it asks of its users:
+// done, and for a successor work whose count was not stored has not happened. What it asks of its
+// users:
 // - Each end is in a process of its own, which opens the object once and keeps it open (seat.h).
 // - commit() without publish() holds a packet back: until a quarter of the ring is committed, or
 //   the producer waits for a slot or leaves.
@@ -80,7 +81,7 @@ inline const char* ring_fault(const Ring* ring, uint64_t bytes) {
 //             published   committed   to fill    free   no slot: 5 is there
 //
 // The consumer's, when packets up to 9 were there when it last looked; next 5, limit 10. Its count
-// is 5, and 6 are begun:
+// is 5 (0 to 4 are handled), begun is 6 (5 is, too):
 //
 //     packet      4          5        6 to 9       10
 //              handled    in hand     waiting    not yet there
@@ -91,8 +92,9 @@ struct End {
     uint32_t slots = 0, size = 0;  // copies: whoever damages the shared ones, we stay inside
     uint64_t next = 0;             // the packet to fill, or to handle
     uint64_t limit = 0;            // the first without a slot, or not yet there
-    uint64_t told = 0;             // `next` at the last tell()
-    Presence other = kNever;       // when we last waited in vain
+    uint64_t told = 0;        // `next` at the last tell(), which wakes; the producer's count is
+                              // this, the consumer's goes on with each packet
+    Presence other = kNever;  // when we last waited in vain
 
     Side other_side() const { return side == kProducer ? kConsumer : kProducer; }
     Seat& mine() const { return ring->seat[side]; }
@@ -128,14 +130,14 @@ inline bool look(End* it) {
     return it->next < it->limit;
 }
 
-// Waits until there is a slot, or a packet, for at most `ms` milliseconds; a wait may end early,
-// by a wake-up that was meant for the one before. Each wait needs a deadline: the other side may be
-// killed after it has cleared `asleep` and before it wakes us.
+// Waits until there is a slot, or a packet, for at most `ms` milliseconds; false may also
+// come early, by a late wake-up that was meant for the wait before. Each wait needs a deadline: the
+// other side may be killed after it has cleared `asleep` and before it wakes us.
 inline bool wait(End* it, int ms) {
     if (it->next < it->limit || look(it)) return true;
     tell(it);  // who may sleep holds nothing back
     Seat& mine = it->mine();
-    // After a wait in vain it is 1 still, though we do not sleep: a wake-up too many does no harm.
+    // After a wait in vain it stays 1: the other side may make one system call too many, no harm.
     const bool again = mine.asleep.exchange(1) == 1;
     if (!look(it)) {
         // A consumer does not wait for a producer that has left.
@@ -174,9 +176,9 @@ inline void commit(End* producer, uint32_t length, uint32_t tag = 0) {
 // milliseconds; nullptr: ask again, or end if gone(consumer->other).
 inline Slot* take(End* consumer, int ms) {
     if (!wait(consumer, ms)) return nullptr;
-    // Only a successor reads `begun`, after our death, whether we came to store it or not. So no
-    // order among processors matters, but the compiler must move neither the store before the last
-    // release(), nor the handling before the store.
+    // Only a successor reads `begun`, after our death, and then all that we stored can be seen: no
+    // order among processors is needed. But the compiler must keep ours: the last release(), this
+    // store, the handling.
     std::atomic_signal_fence(std::memory_order_seq_cst);
     consumer->mine().begun.store(consumer->next + 1, std::memory_order_relaxed);
     std::atomic_signal_fence(std::memory_order_seq_cst);

@@ -1,6 +1,6 @@
 // The two sides of a ring in shared memory: who is there, how far, and whether it sleeps.
 //
-// That a side is there is told by a record lock on the object: the kernel drops it with its
+// A process holds a record lock on the object while it has its side: the kernel drops it with the
 // process, however that ends, in every PID namespace [fcntl(2)]. Each process opens the object once
 // and keeps it open: to close any descriptor of it, also a duplicate, drops the lock.
 
@@ -36,8 +36,9 @@ struct alignas(64) Seat {
 static_assert(std::atomic<uint64_t>::is_always_lock_free, "works between processes");
 static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "is a futex");
 
-// Takes (F_WRLCK) or gives back (F_UNLCK) the record lock of one side, or of `sides` from there on.
-// False: somebody has it [F_SETLK in fcntl(2)].
+// Takes (F_WRLCK) or gives back (F_UNLCK) the record lock of `sides` sides, beginning with `side`:
+// the byte at that offset stands for it, though nobody reads or writes it. False: somebody has it
+// [F_SETLK in fcntl(2)].
 inline bool lock_side(int fd, short type, Side side, int sides = 1) {
     struct flock it = {};
     it.l_type = type;
@@ -49,9 +50,9 @@ inline bool lock_side(int fd, short type, Side side, int sides = 1) {
 }
 
 // Is the holder of that side there? It says kHere after it has taken its lock, and kLeft before it
-// gives the lock back. So who says kHere and has no lock is dead; unless it left between our look
-// at `presence` and that at the lock (then it says kLeft now), or a successor came after it (then
-// `holders` has changed).
+// gives the lock back. So who says kHere and has no lock is dead, unless between our two looks
+// - it left: then `presence` is kLeft now;
+// - a successor came after it: then `holders` has changed.
 inline Presence find_side(int fd, const Seat& seat, Side side) {
     const uint32_t holders = seat.holders;
     const uint32_t before = seat.presence;
@@ -67,7 +68,8 @@ inline Presence find_side(int fd, const Seat& seat, Side side) {
     return seat.holders == holders ? kDied : kHere;
 }
 
-// Sleeps as long as the word is 1, but for `ms` milliseconds at most. May end early [futex(2)].
+// Sleeps if the word is 1, until wake(), for `ms` milliseconds at most; may end early. The kernel
+// looks at the word and puts us to sleep in one step: no wake-up is lost in between [futex(2)].
 inline void sleep_on(std::atomic<uint32_t>* word, int ms) {
     // The kernel's timespec of this call: two long, also where time_t has grown to 64 bits.
     const long time[] = {ms / 1000, ms % 1000 * 1000000L};

@@ -27,8 +27,8 @@ inline int open_udp(uint16_t port) {
     return fd;
 }
 
-// Receives one packet into `size` bytes. Returns its length, and if that is more than `size`, the
-// packet is cut and of no use; or -1: none has come [recv(2)].
+// Receives one packet into `size` bytes. Returns its whole length, more than `size` if it was cut;
+// or -1: none has come [recv(2)].
 inline ssize_t receive_udp(int fd, void* data, size_t size) {
     const ssize_t length = recv(fd, data, size, MSG_DONTWAIT | MSG_TRUNC);
     if (length == -1 && errno != EAGAIN) err(1, "recv(UDP)");
