@@ -13,22 +13,23 @@ TESTS = $(patsubst %.cc,%.o,$(wildcard tests/*.cc))
 
 all: $(PROGRAMS) perf/perf
 
-$(PROGRAMS): %: %.cc $(wildcard common/*.h) .flags
+# How it was built last: what was built otherwise is built again.
+FLAGS = $(COMPILE) $(LDFLAGS) $(LIBS)
+.flags: always
+	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' > $@
+$(PROGRAMS) perf/perf $(TESTS) tests/run: .flags
+
+$(PROGRAMS): %: %.cc $(wildcard common/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $< $(LIBS)
 
 shm_posix/packets/producer_consumer tests/test_packets.o: $(wildcard shm_posix/packets/*.h)
 map_posix/config/shared_config tests/test_config.o: $(wildcard map_posix/config/*.h)
-tests/test_config.o tests/test_packets.o: $(wildcard common/*.h)
+tests/support.o tests/test_config.o: common/process.h
 tests/test_perf.o: perf/statistics.h
 docs/explain: tests/trace.h
 
-perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/packets/*.h) .flags
+perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/packets/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $(PERF_SOURCES) $(LIBS)
-
-# How all was built, written only when that has changed: then all is built anew.
-.flags: FORCE
-	@echo '$(COMPILE) $(LDFLAGS) $(LIBS)' | cmp -s - $@ || echo '$(COMPILE) $(LDFLAGS) $(LIBS)' >$@
-FORCE:
 
 demo: $(EXCHANGE)
 	@for program in $(EXCHANGE); do echo "$$program"; $$program || exit; done
@@ -63,10 +64,13 @@ deps:
 	[ -z "$$sudo" ] || command -v sudo >/dev/null || \
 		{ echo "There is no sudo here. Type: su -c 'make deps'"; exit 1; }; \
 	if command -v apt-get >/dev/null; then $$sudo apt-get update && $$sudo apt-get install -y catch2; \
-	elif command -v dnf >/dev/null; then $$sudo dnf install -y catch-devel; \
+	elif command -v dnf >/dev/null; then $$sudo dnf install -y catch-devel || \
+		{ echo "Is EPEL switched on? Type: dnf install epel-release"; exit 1; }; \
 	elif command -v pacman >/dev/null; then $$sudo pacman -S --needed --noconfirm catch2; \
 	elif command -v zypper >/dev/null; then $$sudo zypper --non-interactive install Catch2-devel; \
-	else echo "Install Catch2: knows only apt-get, dnf, pacman, zypper."; exit 1; fi
+	elif command -v apk >/dev/null; then $$sudo apk add catch2; \
+	else echo "No package manager that this knows. Catch2 without one: see README.md, tests/"; \
+		exit 1; fi
 
 # Looks for bugs without running anything; .clang-tidy says what clang-tidy looks for. The tests are
 # cppcheck's alone: clang-tidy takes minutes for Catch2's macros. Suppressed: cppcheck takes
@@ -87,8 +91,8 @@ help:
 	@echo 'make perf    time the mechanisms, in less than a minute; make perf-full takes minutes'
 	@echo 'make test    build and run the tests; make test TEST="[read]" runs some'
 	@echo 'make lint    look for bugs with clang-tidy and cppcheck'
-	@echo 'make deps    install Catch2, which only the tests need (apt-get, dnf, pacman, zypper)'
+	@echo 'make deps    install Catch2, which only the tests need (apt-get, dnf, pacman, zypper, apk)'
 	@echo 'make clean   remove all that make made'
 	@echo 'CXX, CXXFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are honoured.'
 
-.PHONY: all demo perf perf-full test lint catch2 deps clean help
+.PHONY: all always demo perf perf-full test lint catch2 deps clean help

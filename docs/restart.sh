@@ -24,7 +24,7 @@ trap 'exit 1' HUP INT TERM
 mkdir "$dir/root" "$dir/root/bin"
 cp "$(command -v busybox)" "$dir/root/bin/busybox"
 for program in shm_posix map_posix shm_v; do
-    g++ -std=c++17 -static -o "$dir/root/bin/$program" "$top/$program/$program.cc" -lrt 2> "$dir/log"
+    g++ -std=c++17 -static -o "$dir/root/bin/$program" "$top/$program/$program.cc" -pthread -lrt 2> "$dir/log"
 done
 cat > "$dir/root/init" << 'END'
 #!/bin/busybox sh

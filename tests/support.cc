@@ -16,6 +16,8 @@
 #include <random>
 #include <sstream>
 
+#include "../common/process.h"
+
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -133,6 +135,8 @@ Result shell(const std::string& line, const std::string& directory) {
     return run({"sh", "-c", line}, "", directory);
 }
 
+std::string quoted(const std::string& path) { return shell_word(path); }
+
 static std::string make_directory() {
     char name[] = "/tmp/shm-test-XXXXXX";
     if (!mkdtemp(name)) FAIL("mkdtemp");
@@ -201,7 +205,9 @@ std::string program(const std::string& variable, const std::string& ours) {
     return path;
 }
 
-bool sanitized(const std::string& program) { return has(shell("nm -D " + program).out, "__asan"); }
+bool sanitized(const std::string& program) {
+    return has(shell("nm -D " + quoted(program)).out, "__asan");
+}
 
 bool exists(const std::string& path) {
     struct stat it;

@@ -62,6 +62,9 @@ Result run(const Words& words, const std::string& input = "", const std::string&
 // Runs a command line as a user types it.
 Result shell(const std::string& line, const std::string& directory = "");
 
+// A path as one word of such a line, whatever is in it.
+std::string quoted(const std::string& path);
+
 // A directory of its own for each test, removed with all that is in it.
 class Scratch {
   public:

@@ -244,8 +244,8 @@ TEST_CASE("config: what a killed load left is in nobody's way, and not written t
             Words load = {ours(), "load", "app.conf"};
             if (geteuid() == 0) {
                 const Words user = {"setpriv", "--reuid=65534", "--clear-groups"};
-                if (shell(user[0] + " " + user[1] + " " + user[2] + " test -x " + ours()).status ==
-                    0)
+                if (shell(user[0] + " " + user[1] + " " + user[2] + " test -x " + quoted(ours()))
+                        .status == 0)
                     load.insert(load.begin(), user.begin(), user.end());
                 for (const std::string& path : {it.scratch.path, it.image, next})
                     REQUIRE(chown(path.c_str(), load.size() > 3 ? 65534 : 0, 0) == 0);
@@ -265,15 +265,17 @@ TEST_CASE("config: what a killed load left is in nobody's way, and not written t
 TEST_CASE("config: no space or no memory is a sentence, and nothing is left", "[config]") {
     const Loaded it("a = old\n");
     put(it.file, generation(1, 1000));
-    const Result space = shell("ulimit -f 8; " + ours() + " load app.conf", it.scratch.path);
+    const Result space =
+        shell("ulimit -f 8; " + quoted(ours()) + " load app.conf", it.scratch.path);
     CHECK(space.status == 1);
     CHECK(space.err == "shared_config: write(./config.image.new): File too large\n");
     CHECK(names(it.scratch.path) == "app.conf config.image ");
     CHECK(it.get("a").out == "old\n");
-    if (shell("ulimit -v 12000; " + ours() + " --help").status != 0)
+    if (shell("ulimit -v 12000; " + quoted(ours()) + " --help").status != 0)
         SKIP_BECAUSE("the program does not start in 12 MB here (sanitizer?)");
     put(it.file, generation(1, 100000));
-    const Result memory = shell("ulimit -v 12000; " + ours() + " load app.conf", it.scratch.path);
+    const Result memory =
+        shell("ulimit -v 12000; " + quoted(ours()) + " load app.conf", it.scratch.path);
     CHECK(memory.status == 1);
     CHECK(memory.err == "shared_config: out of memory\n");
     CHECK(names(it.scratch.path) == "app.conf config.image ");
@@ -286,7 +288,7 @@ TEST_CASE("config: output that cannot be written is exit 1", "[config]") {
          {"get a", "load app.conf", "readers 1", "trespass", "--help", "get --watch a"})
         for (const std::string to : {">/dev/full", ">&-"}) {
             INFO(words << " " << to);
-            CHECK(shell(ours() + " " + words + " " + to, it.scratch.path).status == 1);
+            CHECK(shell(quoted(ours()) + " " + words + " " + to, it.scratch.path).status == 1);
         }
 }
 

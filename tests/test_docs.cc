@@ -168,7 +168,7 @@ class Shell {
         cfmakeraw(&raw);
         tcsetattr(other_end_, TCSANOW, &raw);
         // Copies: a page may build or change what it likes. tests/ is only there to be looked at.
-        const std::string top = root();
+        const std::string top = quoted(root());
         shell("cp -a " + top + "/[!t.]* . && ln -s " + top + "/tests .", scratch_.path);
         chmod(scratch_.path.c_str(), 0755);  // another user may run the programs
         sh_.write("umask 022; exec >" + std::string(name) + " 2>&1; page_status=0\n");
@@ -229,8 +229,8 @@ int unnoticed(const Command& command, const std::string& actual, const Bound& bo
     return missed;
 }
 
-// Runs a page. Returns what is wrong with it, and prints what it had to skip. A command may take its
-// time: two starts of an emulated machine beside other work take more than a minute.
+// Runs a page. Returns what is wrong with it, and prints what it had to skip. A command may take
+// its time: two starts of an emulated machine beside other work take more than a minute.
 std::vector<std::string> run_page(const std::string& name, const std::string& text, Totals& totals,
                                   int seconds = 10 * kPatience) {
     Page page = parse(text);

@@ -65,8 +65,9 @@ TEST_CASE("hold ends at each signal that asks for it, and says what it reads", "
     // A shell without job control starts what works in the background with INT and QUIT ignored.
     for (const char* before : {"", "trap '' INT QUIT; "})
         for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT}) {
-            Program program({"sh", "-c", before + std::string("exec ") + hold + " file tmp.shm"},
-                            scratch.path);
+            Program program(
+                {"sh", "-c", before + std::string("exec ") + quoted(hold) + " file tmp.shm"},
+                scratch.path);
             program.await_out(" holds tmp.shm\n");
             kill(program.pid(), signal);
             const std::string pid = std::to_string(program.pid());
@@ -151,7 +152,7 @@ TEST_CASE("the small programs say what they did not print", "[docs-programs]") {
           "/docs/failures ftok", "/docs/agreeing --help", "/docs/agreeing add-atomic",
           "/docs/nameless --help", "/docs/nameless anonymous"}) {
         INFO(line);
-        const Result full = shell(root() + line + " > /dev/full", scratch.path);
+        const Result full = shell(quoted(root()) + line + " > /dev/full", scratch.path);
         CHECK(full.status == 1);
         CHECK(has(full.err, ": write(stdout): No space left on device\n"));
     }

@@ -201,7 +201,7 @@ TEST_CASE("an object of another user: untouched, unread, and --name helps", "[pl
     if (object.sysv && shmget(static_cast<key_t>(std::stoul(hint, nullptr, 0)), 0, 0) != -1)
         SKIP_BECAUSE("the proposed key " + hint + " is taken");
     std::string line;
-    for (const std::string& word : words) line += word + " ";
+    for (const std::string& word : words) line += quoted(word) + " ";
     CHECK(shell(line + "write --name " + hint).status == 0);
     CHECK(shell(line + "read --name " + hint).out == kItemLines);
     CHECK(object.looks() == before);
@@ -431,7 +431,7 @@ TEST_CASE("wrong usage is a sentence, and makes nothing", "[usage]") {
     for (const char* word : {"exchange", "write", "read", "--name NAME", "Exit status"})
         CHECK(has(help.out, word));
     CHECK(has(help.out, object.sysv ? "0x12345678" : object.path[1] == 'd' ? "/tmp" : "./tmp.shm"));
-    check_error(shell(object.program + " --help >/dev/full"), object);
+    check_error(shell(quoted(object.program) + " --help >/dev/full"), object);
 }
 
 TEST_CASE("names that the shell would take apart", "[usage]") {
@@ -469,7 +469,7 @@ TEST_CASE("stdout closed, full or without a reader is an error", "[exchange][rea
     Scratch scratch;
     const std::string no_reader = "mkfifo p; exec 3<>p 4>p 3<&-; ";
     for (const std::string verb : {"exchange", "read"}) {
-        const std::string line = object.program + " " + verb + " --name " + object.name;
+        const std::string line = quoted(object.program) + " " + verb + " --name " + object.name;
         const bool stdbuf = shell("command -v stdbuf").status == 0 && !sanitized(object.program);
         for (const std::string& redirected :
              {line + " >&-", line + " >/dev/full",
@@ -490,7 +490,7 @@ TEST_CASE("closed standard streams: the object is never taken for one", "[exchan
     Object object(any_mechanism());
     const std::string verb = GENERATE("exchange", "write", "read");
     for (int closed = 0; closed < 8; ++closed) {
-        std::string line = object.program + " " + verb + " --name " + object.name;
+        std::string line = quoted(object.program) + " " + verb + " --name " + object.name;
         for (int fd = 0; fd < 3; ++fd)
             if (closed & 1 << fd) line += " " + std::to_string(fd) + ">&-";
         INFO(line);
@@ -638,8 +638,8 @@ TEST_CASE("a child that nobody wakes gives up after 10 seconds", "[exchange]") {
 TEST_CASE("beyond the largest file allowed: an error, and nothing stays", "[failure]") {
     Object object(a_posix_mechanism());
     const std::string verb = GENERATE("exchange", "write");
-    const Result result =
-        shell("ulimit -f 0; exec " + object.program + " " + verb + " --name " + object.name);
+    const Result result = shell("ulimit -f 0; exec " + quoted(object.program) + " " + verb +
+                                " --name " + object.name);
     check_error(result, object);
     CHECK(result.err == object.self + ": ftruncate(" + object.name + "): File too large\n");
     CHECK_FALSE(object.there());
@@ -673,8 +673,8 @@ TEST_CASE("no space left: an error instead of SIGBUS, and nothing stays", "[fail
                              " && head -c 4096 /dev/zero >" + place + "/filler";
     if (run({"unshare", "-Urm", "sh", "-c", full}).status != 0) SKIP_BECAUSE("no namespaces here");
     const Result result = run({"unshare", "-Urm", "sh", "-c",
-                               full + "; " + object.program + " " + verb + " --name " + name +
-                                   "; s=$?; ls -A " + place + "; exit $s"});
+                               full + "; " + quoted(object.program) + " " + verb + " --name " +
+                                   name + "; s=$?; ls -A " + place + "; exit $s"});
     CHECK(result.out == "filler\n");
     CHECK(result.err == object.self + ": posix_fallocate(" + name + "): No space left on device\n");
     CHECK(result.status == 1);
@@ -737,7 +737,7 @@ TEST_CASE("a semaphore that somebody has raised too often", "[failure]") {
 TEST_CASE("the mode does not depend on the umask", "[write]") {
     Object object(any_mechanism());
     const std::string mask = GENERATE("0", "077");
-    const std::string line = "umask " + mask + "; " + object.program + " ";
+    const std::string line = "umask " + mask + "; " + quoted(object.program) + " ";
     REQUIRE(shell(line + "write --name " + object.name).status == 0);
     if (object.sysv) {
         shmid_ds it;
@@ -769,13 +769,15 @@ TEST_CASE("32-bit and 64-bit programs meet on one object", "[read]") {
     if (getenv("SHM_POSIX") || getenv("MAP_POSIX") || getenv("SHM_V"))
         SKIP_BECAUSE("only our own programs are built again");
     Scratch scratch;
-    const std::string source = root() + "/" + mechanism + "/" + mechanism + ".cc";
+    const std::string source = quoted(root()) + "/" + mechanism + "/" + mechanism + ".cc";
     const char* given = getenv("CXX");
     const std::string compiler = given ? given : "c++";
     const std::string other = scratch.path + "/" + mechanism;
     if (shell("echo 'int main() {}' | " + compiler + " -m32 -x c++ -o " + other + " -").status != 0)
         SKIP_BECAUSE(compiler + " -m32 does not build (g++-multilib)");
-    REQUIRE(shell(compiler + " -std=c++17 -m32 -o " + other + " " + source + " -lrt").status == 0);
+    REQUIRE(
+        shell(compiler + " -std=c++17 -m32 -o " + other + " " + source + " -pthread -lrt").status ==
+        0);
     const Result exchanged = run({other, "--name", object.name});
     CHECK(exchanged.out == transcript(exchanged.out));
     for (const bool swapped : {false, true}) {

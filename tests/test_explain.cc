@@ -516,8 +516,9 @@ TEST_CASE("explain: an ordinary user, in namespaces", "[explain]") {
                       proc = {"unshare", "-Urp", "--fork", "--mount-proc"};
     int tried = 0;
     Scratch scratch;  // the collection may lie where that user cannot go
-    REQUIRE(shell("cd " + scratch.path + " && chmod 755 . && cp " + explain() + " explain && cp " +
-                  shm_posix() + " shm_posix && cp " + shm_v() + " shm_v")
+    REQUIRE(shell("cd " + scratch.path + " && chmod 755 . && cp " + quoted(explain()) +
+                  " explain && cp " + quoted(shm_posix()) + " shm_posix && cp " + quoted(shm_v()) +
+                  " shm_v")
                 .status == 0);
     for (const Words& first :
          geteuid() == 0 ? std::vector<Words>{none, user} : std::vector<Words>{none})
@@ -670,7 +671,8 @@ TEST_CASE("explain --step: a signal while it waits for Enter resumes all", "[exp
     // As a terminal does it: to all. While it waits for Enter, that is meant for explain. `exec`:
     // a shell in between would get it, too.
     Program all({"env", kNoLeaks, "setsid", "-w", "script", "-qefc",
-                 "exec " + explain() + " --step " + shm_posix() + " --name " + name, "/dev/null"});
+                 "exec " + quoted(explain()) + " --step " + quoted(shm_posix()) + " --name " + name,
+                 "/dev/null"});
     all.await_out("Enter goes on here)");
     all.write("\x03");
     const Result after = all.finish();
@@ -681,10 +683,11 @@ TEST_CASE("explain --step: a signal while it waits for Enter resumes all", "[exp
 
     // A second one is the program's.
     Program twice({"env", kNoLeaks, "setsid", "-w", "script", "-qefc",
-                   "exec " + explain() + " --step sh -c 'echo here; exec sleep 1000'",
+                   "exec " + quoted(explain()) + " --step sh -c 'echo here; exec sleep 1000'",
                    "/dev/null"});
     Program once({"env", kNoLeaks, "setsid", "-w", "script", "-qefc",
-                  "exec " + explain() + " sh -c 'echo here; exec sleep 1000'", "/dev/null"});
+                  "exec " + quoted(explain()) + " sh -c 'echo here; exec sleep 1000'",
+                  "/dev/null"});
     for (Program* each : {&twice, &once}) {
         each->await_out("here");
         each->write("\x03");

@@ -431,7 +431,7 @@ std::string built(const Scratch& scratch, const std::string& name) {
     const char* given = getenv("CXX");
     const std::string path = scratch.path + "/" + name;
     const Result made = shell(std::string(given ? given : "c++") + " -std=c++17 -o " + path + " " +
-                              root() + "/tests/programs/" + name + ".cc -pthread -lrt");
+                              quoted(root()) + "/tests/programs/" + name + ".cc -pthread -lrt");
     INFO(made.err);
     REQUIRE(made.status == 0);
     return path;

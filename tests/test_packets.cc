@@ -23,6 +23,7 @@
 namespace {
 
 const std::string kProgram = program("PRODUCER_CONSUMER", "shm_posix/packets/producer_consumer");
+const std::string kTyped = quoted(kProgram);
 
 // The number that follows `before` in the text.
 uint64_t number_after(const std::string& text, const std::string& before) {
@@ -190,7 +191,7 @@ TEST_CASE("--pipe carries every byte, whatever the ring's size", "[packets]") {
         INFO(bytes << " bytes " << options);
         put(file, random_bytes(bytes));
         const Result result =
-            shell(kProgram + " --pipe " + options + " < " + file + " | cmp - " + file);
+            shell(kTyped + " --pipe " + options + " < " + file + " | cmp - " + file);
         CHECK(result.status == 0);
         CHECK(result.out == "");
         CHECK(number_after(result.err, "packets, ") == bytes);
@@ -358,10 +359,10 @@ TEST_CASE("packets: what fails is a sentence and exit status 1, and nothing is l
         RingName ring;
         if (reason[0] == '$') reason.replace(0, 2, ring.name);
         const bool piped = has(line, "|");
-        std::string command = "R=" + ring.name + "; " + kProgram + " " + line;
+        std::string command = "R=" + ring.name + "; " + kTyped + " " + line;
         if (piped)
             command.replace(command.find(" | "), 3, "; echo $? > status; } | "),
-                command.insert(command.find(kProgram), "{ ");
+                command.insert(command.find(kTyped), "{ ");
         const Result result = shell(command, scratch.path);
         INFO(line << ": " << result.err);
         CHECK(result.status == 1);
@@ -408,7 +409,7 @@ TEST_CASE("packets wait in the ring for a consumer that comes later", "[packets]
     RingName ring;
     const Result produced = run({kProgram, "produce", "--pipe", "--name", ring.name}, "hello\n");
     CHECK(produced.status == 0);
-    CHECK(has(produced.err, ring.name + ": 1 packets wait in it\n  handle them: " + kProgram +
+    CHECK(has(produced.err, ring.name + ": 1 packets wait in it\n  handle them: " + kTyped +
                                 " consume --pipe --name " + ring.name +
                                 "\n  remove it: rm /dev/shm" + ring.name + "\n"));
     CHECK(exists(ring.path));
@@ -422,10 +423,10 @@ TEST_CASE("a packet whose handling fails is the successor's, and may be seen twi
     RingName ring;
     const std::string name = " --name " + ring.name;
     CHECK(run({kProgram, "produce", "--pipe", "--name", ring.name}, "hello\n").status == 0);
-    const Result failed = shell(kProgram + " consume --pipe > /dev/full" + name);
+    const Result failed = shell(kTyped + " consume --pipe > /dev/full" + name);
     CHECK(failed.status == 1);
     CHECK(has(failed.err, "write(stdout): No space left on device\n"));
-    const Result next = shell(kProgram + " consume --pipe" + name);
+    const Result next = shell(kTyped + " consume --pipe" + name);
     CHECK(next.status == 0);
     CHECK(next.out == "hello\n");
     CHECK(has(next.err, ring.name + ": goes on with packet 0, which may be seen twice\n"));
@@ -544,8 +545,7 @@ TEST_CASE("the consumer killed at random: no packet lost, one seen twice at most
     for (int kills = 0;; ++kills) {
         const std::string file = scratch.path + "/" + std::to_string(kills);
         Program consumer(
-            {"sh", "-c",
-             "exec " + kProgram + " consume --pipe --name " + ring.name + " > " + file});
+            {"sh", "-c", "exec " + kTyped + " consume --pipe --name " + ring.name + " > " + file});
         Result end;
         if (kills < 12) {
             static size_t enough;  // bytes
@@ -632,7 +632,7 @@ TEST_CASE("a producer after a killed one completes the series", "[packets]") {
     const Words produce = {kProgram, "produce", "--generate", "5000", "--name", ring.name};
     {
         Program first(produce);
-        first.await_err("the ring is full and nobody consumes; start: " + kProgram +
+        first.await_err("the ring is full and nobody consumes; start: " + kTyped +
                         " consume --name " + ring.name + "\n");
         kill(first.pid(), SIGKILL);
         first.finish();
@@ -675,7 +675,7 @@ TEST_CASE("a stopped run hands over what it has, sums up and ends as stopped", "
         CHECK(has(result.err, "handled 1 packets, 8 bytes"));
     }
     // Nor does input without a pause keep it from that.
-    Program endless({"sh", "-c", "exec " + kProgram + " --pipe < /dev/zero > /dev/null"});
+    Program endless({"sh", "-c", "exec " + kTyped + " --pipe < /dev/zero > /dev/null"});
     REQUIRE(eventually([](const std::string& pid) { return children(std::stoi(pid)).size() == 1; },
                        std::to_string(endless.pid())));
     kill(endless.pid(), SIGINT);
@@ -698,7 +698,7 @@ TEST_CASE("a run that is stopped after its input has ended still handles all", "
     const std::string all = random_bytes(200000);
     for (const int stop : {SIGTERM, SIGHUP}) {
         const std::string nohup = stop == SIGHUP ? "nohup " : "";
-        Program both({"sh", "-c", "exec " + nohup + kProgram + " --pipe"});
+        Program both({"sh", "-c", "exec " + nohup + kTyped + " --pipe"});
         both.write(all);
         both.close_input();
         const std::string pid = std::to_string(both.pid());
@@ -714,7 +714,7 @@ TEST_CASE("a run that is stopped after its input has ended still handles all", "
 
 TEST_CASE("a run whose child does not come to its end is given up after the stop", "[packets]") {
     const Unread out;
-    Program both({"sh", "-c", "exec " + kProgram + " --pipe > " + out.path});
+    Program both({"sh", "-c", "exec " + kTyped + " --pipe > " + out.path});
     both.write(random_bytes(200000));
     both.close_input();
     REQUIRE(eventually(has_left, std::to_string(both.pid())));
@@ -770,7 +770,7 @@ TEST_CASE("each time that the consumer is gone, a full ring says so", "[packets]
     for (int i = 0; i < 3; ++i) {
         producer.await_err(sentence);
         // More bytes than the ring holds; then its output ends, and so does it.
-        const Result consumer = shell(kProgram + " consume --pipe --name " + ring.name +
+        const Result consumer = shell(kTyped + " consume --pipe --name " + ring.name +
                                       " | head -c 4000000 > /dev/null");
         CHECK(has(consumer.err, "write(stdout): Broken pipe\n"));
     }
@@ -853,11 +853,10 @@ TEST_CASE("who cannot print keeps nobody from the ring", "[packets]") {
     for (const std::string what : {"", " --size 7"}) {
         RingName ring;
         const std::string name = " --pipe --name " + ring.name;
-        CHECK(shell("echo one | " + kProgram + " produce" + name).status == 0);
-        Program mute(
-            {"sh", "-c", "exec " + kProgram + " produce" + what + name + " 2> " + err.path});
+        CHECK(shell("echo one | " + kTyped + " produce" + name).status == 0);
+        Program mute({"sh", "-c", "exec " + kTyped + " produce" + what + name + " 2> " + err.path});
         REQUIRE(eventually(sleeping, std::to_string(mute.pid())));
-        Program consumer({"sh", "-c", "exec " + kProgram + " consume" + name});
+        Program consumer({"sh", "-c", "exec " + kTyped + " consume" + name});
         consumer.await_out("one\n");
     }
 }
@@ -984,7 +983,7 @@ TEST_CASE("every header, whatever its bytes, is an error or what the bytes say",
         put(out, "");
         put(err, "");
         Program program({"sh", "-c",
-                         "exec " + kProgram + " " + verb + " --pipe --name " + name.name + " < " +
+                         "exec " + kTyped + " " + verb + " --pipe --name " + name.name + " < " +
                              in + " > " + out + " 2> " + err});
         // It ends, or does what it can and says whom it waits for: then it is told to end.
         const std::string pid = std::to_string(program.pid());
@@ -1402,7 +1401,7 @@ TEST_CASE("a producer that leaves while we ask for it has not died", "[packets]"
                 if (!successor) return;
                 // It stays for a second without a word.
                 second = std::make_unique<Program>(Words{
-                    "sh", "-c", "sleep 1 | " + kProgram + " produce --pipe --name " + ring.name});
+                    "sh", "-c", "sleep 1 | " + kTyped + " produce --pipe --name " + ring.name});
                 CHECK(eventually(
                     [](const std::string& path) {
                         return contents(path)[offsetof(Ring, seat) + offsetof(Seat, holders)] == 2;

@@ -229,7 +229,7 @@ TEST_CASE("perf refuses what it cannot measure", "[perf]") {
     }
     Scratch scratch;
     CHECK(run({perf(), "--dir", scratch.path + "/none"}).status == 1);
-    const std::string quick = perf() + " --dir " + scratch.path + " --seconds 1 --sizes 4k";
+    const std::string quick = quoted(perf()) + " --dir " + scratch.path + " --seconds 1 --sizes 4k";
     CHECK(shell(quick + " >/dev/full").status == 1);
     CHECK(shell(quick + " >&-").status == 1);
 }
@@ -256,9 +256,10 @@ TEST_CASE("too little space is a line, and the rest goes on", "[perf]") {
     const std::string private_system = "unshare -m -i sh -c 'mount -t tmpfs -o size=1m none ";
     if (shell(private_system + scratch.path + "'").status != 0)
         SKIP_BECAUSE("unshare and mount are not allowed here");
-    const Result result = shell(private_system + "/dev/shm && mount -t tmpfs -o size=1m none " +
-                                scratch.path + " && echo 100000 >/proc/sys/kernel/shmmax && exec " +
-                                perf() + " --dir " + scratch.path + " --seconds 2 --sizes 64k,4M'");
+    const Result result =
+        shell(private_system + "/dev/shm && mount -t tmpfs -o size=1m none " + scratch.path +
+              " && echo 100000 >/proc/sys/kernel/shmmax && exec \"" + perf() + "\" --dir " +
+              scratch.path + " --seconds 2 --sizes 64k,4M'");
     CHECK(result.status == 0);
     CHECK(has(result.out, "\n4M shm_open+mmap: posix_fallocate(4194304 bytes): No space left"));
     CHECK(has(result.out, "\n4M open+mmap: posix_fallocate(4194304 bytes): No space left"));
