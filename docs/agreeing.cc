@@ -14,6 +14,7 @@
 #include "../common/process.h"
 
 constexpr int kTimes = 1000000;
+constexpr long kBoth = 2L * kTimes;  // what the counter of two should be
 
 // Fresh bytes, all 0, which our children see, too [mmap(2)].
 template <class T>
@@ -69,10 +70,10 @@ static void end(pid_t child) {
 static void until_asleep(pid_t pid) {
     const std::string path = "/proc/" + std::to_string(pid) + "/stat";
     for (char text[512] = ""; strstr(text, ") S ") == nullptr; sched_yield()) {
-        FILE* file = fopen(path.c_str(), "r");
-        if (file == nullptr || fgets(text, sizeof text, file) == nullptr)
-            err(1, "read(%s)", path.c_str());
-        fclose(file);
+        const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+        if (fd == -1) err(1, "open(%s)", path.c_str());
+        if (read(fd, text, sizeof text - 1) <= 0) err(1, "read(%s)", path.c_str());
+        close(fd);
     }
 }
 
@@ -85,7 +86,7 @@ struct Counter {
 };
 
 static void say_sum(long sum) {
-    printf("%d times 1 from each of two: %ld, lost %ld\n", kTimes, sum, 2 * kTimes - sum);
+    printf("%d times 1 from each of two: %ld, lost %ld\n", kTimes, sum, kBoth - sum);
 }
 
 static void add_one(Counter* counter) {
@@ -97,7 +98,7 @@ static void add_one(Counter* counter) {
 static void add_plain() {
     auto* counter = share<Counter>();
     // Mostly one try is enough. On one processor, which takes turns, it may need several.
-    for (int tries = 0; tries < 500 && (tries == 0 || counter->value == 2 * kTimes); ++tries) {
+    for (int tries = 0; tries < 500 && (tries == 0 || counter->value == kBoth); ++tries) {
         counter->value = 0;
         both([=](int) {
             for (int i = 0; i < kTimes; ++i) add_one(counter);
@@ -170,7 +171,7 @@ static void read_letters(const Letter* letter, pid_t writer, int times) {
 static void magic_first() {
     auto* letter = share<Letter>();
     const pid_t writer = begin([=] {
-        for (long i = 1;; ++i) {
+        for (int64_t i = 1; true; ++i) {
             __atomic_store_n(&letter->magic, i, __ATOMIC_RELEASE);
             __atomic_store_n(&letter->text, i, __ATOMIC_RELEASE);
         }
@@ -181,7 +182,7 @@ static void magic_first() {
 static void magic_last() {
     auto* letter = share<Letter>();
     const pid_t writer = begin([=] {
-        for (long i = 1;; ++i) {
+        for (int64_t i = 1; true; ++i) {
             __atomic_store_n(&letter->text, i, __ATOMIC_RELAXED);
             __atomic_store_n(&letter->magic, i, __ATOMIC_RELEASE);
         }
@@ -373,7 +374,7 @@ static void say_pairs(pid_t writer, bool torn) {
 static void pair_plain() {
     auto* pair = share<Pair>();
     const pid_t writer = begin([=] {
-        for (long i = 1;; ++i) write_pair(pair, i);
+        for (int64_t i = 1; true; ++i) write_pair(pair, i);
     });
     while (read_pair(pair)) continue;
     say_pairs(writer, true);
@@ -382,7 +383,7 @@ static void pair_plain() {
 static void pair_seqlock() {
     auto* pair = share<Pair>();
     const pid_t writer = begin([=] {
-        for (long i = 1;; ++i) {
+        for (int64_t i = 1; true; ++i) {
             __atomic_store_n(&pair->count, 2 * i - 1, __ATOMIC_RELAXED);
             __atomic_thread_fence(__ATOMIC_RELEASE);
             write_pair(pair, i);

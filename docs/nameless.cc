@@ -23,7 +23,7 @@ static void anonymous() {
     if (address == MAP_FAILED) err(1, "mmap(MAP_ANONYMOUS)");
     char* name = static_cast<char*>(address);
     if (spawn() == 0) {
-        strcpy(name, "Nellson");
+        memcpy(name, "Nellson", 8);
         _exit(0);
     }
     wait(nullptr);
@@ -103,7 +103,7 @@ static void memfd() {
         _exit(0);
     }
     const int fd = new_file();
-    strcpy(map(fd, PROT_READ | PROT_WRITE), "Nellson");
+    memcpy(map(fd, PROT_READ | PROT_WRITE), "Nellson", 8);
     if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) == -1) err(1, "fcntl(F_ADD_SEALS)");
     send_descriptor(ends[0], fd);
     if (wait_for(receiver, 30) != 0) errx(1, "the receiver failed");
@@ -115,7 +115,7 @@ static void read_only() {
     const int fd = new_file();
     char* name = map(fd, PROT_READ | PROT_WRITE);
     if (fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) == -1) err(1, "fcntl(F_SEAL_FUTURE_WRITE)");
-    strcpy(name, "Daisy");
+    memcpy(name, "Daisy", 6);
     printf("a reader reads: %s\n", map(fd, PROT_READ));
     map(fd, PROT_READ | PROT_WRITE);
 }

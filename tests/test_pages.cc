@@ -93,7 +93,9 @@ TEST_CASE("links of the pages lead somewhere", "[pages]") {
         const std::regex link(R"(\]\(([^)#: ]*)(#[^) ]*)?\))");
         for (std::sregex_iterator it(text.begin(), text.end(), link), end; it != end; ++it) {
             const std::string to = (*it)[1], anchor = (*it)[2];
-            if (to.find("labs") != std::string::npos && !exists(root() + "/docs/labs")) continue;
+            if (to.find("labs") != std::string::npos &&
+                !exists(root() + "/docs/labs/1-exchange.md"))
+                continue;
             const fs::path path = to.empty() ? fs::path(root()) / page : directory / to;
             INFO(page << ": " << it->str());
             CHECK(exists(path));
@@ -107,12 +109,14 @@ TEST_CASE("excerpts of the pages are compiled", "[pages]") {
     for (const std::string& file : files({".cc", ".h"}))
         if (file.rfind("tests/", 0) != 0) all += "\n" + unindented(contents(root() + "/" + file));
     int excerpts = 0;
-    for (const std::string& page : files({".md"}))
+    for (const std::string& page : files({".md"})) {
+        if (page.rfind("docs/labs/", 0) == 0) continue;  // they leave gaps on purpose
         for (const std::string& excerpt : parse(contents(root() + "/" + page)).excerpts) {
             INFO(page << ":\n" << excerpt);
             CHECK(has(all, "\n" + unindented(excerpt)));
             ++excerpts;
         }
+    }
     CHECK(excerpts > 0);
 }
 
