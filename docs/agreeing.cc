@@ -14,6 +14,7 @@
 #include "../common/process.h"
 
 constexpr int kTimes = 1000000;
+constexpr unsigned kPatience = 250;  // seconds: an emulated machine is slow
 constexpr long kBoth = 2L * kTimes;  // what the counter of two should be
 
 // Fresh bytes, all 0, which our children see, too [mmap(2)].
@@ -48,7 +49,7 @@ static double both(Deed deed) {
     const double begin = seconds();
     deed(child == 0 ? 1 : 0);
     if (child == 0) _exit(0);
-    wait_for(child, 60);
+    wait_for(child, kPatience);
     return seconds() - begin;
 }
 
@@ -189,6 +190,44 @@ static void magic_last() {
     });
     read_letters(letter, writer, 10 * kTimes);
 }
+
+// ---- two flags: each process raises its own, then looks at the other's
+
+struct Flags {
+    int round[2];  // where each of the two is
+    int last;      // not 0: the round to stop at
+    struct alignas(64) {
+        int up[2], seen[2];
+    } at[100000];
+};
+
+// In step, round by round, for a second at most. Says in how many rounds neither saw the other.
+template <int store, int load>
+static void raise_flags(const char* orders) {
+    auto* flags = share<Flags>();
+    const double begin = seconds();
+    both([=](int me) {
+        for (int i = 0; i < 100000; ++i) {
+            if (me == 0 && flags->last == 0 && seconds() > begin + 1) flags->last = i;
+            __atomic_store_n(&flags->round[me], i + 1, __ATOMIC_RELEASE);
+            // Spins a while, so that both go on at the same moment.
+            for (int looks = 0; __atomic_load_n(&flags->round[1 - me], __ATOMIC_ACQUIRE) <= i;)
+                if (++looks > 1000) sched_yield();
+            if (flags->last != 0 && i >= flags->last) break;
+            __atomic_store_n(&flags->at[i].up[me], 1, store);
+            flags->at[i].seen[me] = __atomic_load_n(&flags->at[i].up[1 - me], load);
+        }
+    });
+    int rounds = 0, missed = 0;
+    for (const auto& it : flags->at) {
+        if (it.up[0] == 1) ++rounds;
+        if (it.up[0] == 1 && it.seen[0] == 0 && it.seen[1] == 0) ++missed;
+    }
+    printf("%s: neither saw the other in %d of %d rounds\n", orders, missed, rounds);
+}
+
+static void flags_release() { raise_flags<__ATOMIC_RELEASE, __ATOMIC_ACQUIRE>("release, acquire"); }
+static void flags_ordered() { raise_flags<__ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST>("seq_cst"); }
 
 // ---- a semaphore for threads, a semaphore for processes
 
@@ -430,6 +469,8 @@ constexpr Word kWords[] = {{"add-plain", add_plain},
                            {"add-atomic", add_atomic},
                            {"magic-first", magic_first},
                            {"magic-last", magic_last},
+                           {"flags-release", flags_release},
+                           {"flags-ordered", flags_ordered},
                            {"pshared-0", pshared_0},
                            {"pshared-1", pshared_1},
                            {"record-lock", record_lock},
@@ -457,6 +498,7 @@ int main(int argc, char** argv) {
     if (known) usage(stdout);
     for (const Word& it : kWords) {
         if (word != it.word) continue;
+        if (it.act != named_wait) alarm(kPatience);  // should the other process be killed
         it.act();
         known = true;
     }
