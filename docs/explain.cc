@@ -407,9 +407,11 @@ static bool entered(Tracee* who) {
             return tell_wait(who, "semop(" + number(a[0]) + ")",
                              "until others raise the semaphore");
 #endif
+#ifdef SYS_semtimedop
         case SYS_semtimedop:
             return tell_wait(who, "semtimedop(" + number(a[0]) + ")",
                              "until others raise the semaphore", a[3]);
+#endif
         case SYS_wait4:
         case SYS_waitid:
             return !mappings_of(who).empty() && tell_wait(who, "waitpid", "for the end of a child");
@@ -665,7 +667,9 @@ static void returned(const Tracee* who) {
 #ifdef SYS_semop
         case SYS_semop:
 #endif
+#ifdef SYS_semtimedop
         case SYS_semtimedop:
+#endif
             return say(who, "semop(" + id + ")" + is(who));
         case SYS_wait4:
             if (who->result > 0 && !mappings_of(who).empty()) say(who, "waitpid()" + is(who));

@@ -399,6 +399,9 @@ inline std::string call_name(uint64_t number) {
 #ifdef SYS_semop
         CALL(semop),
 #endif
+#ifdef SYS_semtimedop
+        CALL(semtimedop),
+#endif
 #ifdef SYS_renameat
         CALL(renameat),
 #endif
@@ -412,7 +415,7 @@ inline std::string call_name(uint64_t number) {
         CALL(ftruncate), CALL(fallocate), CALL(fsync), CALL(fchmod), CALL(fchown), CALL(mmap),
         CALL(munmap), CALL(mremap), CALL(mprotect), CALL(msync), CALL(madvise), CALL(brk),
         CALL(shmget), CALL(shmat), CALL(shmdt), CALL(shmctl), CALL(semget),
-        CALL(semtimedop), CALL(semctl), CALL(memfd_create), CALL(futex), CALL(clone), CALL(clone3),
+        CALL(semctl), CALL(memfd_create), CALL(futex), CALL(clone), CALL(clone3),
         CALL(execve), CALL(wait4), CALL(waitid), CALL(exit), CALL(exit_group), CALL(kill),
         CALL(tgkill), CALL(rt_sigaction), CALL(rt_sigprocmask), CALL(rt_sigtimedwait),
         CALL(rt_sigsuspend), CALL(setitimer), CALL(getpid), CALL(getppid), CALL(gettid),
