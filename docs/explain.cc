@@ -402,12 +402,16 @@ static bool entered(Tracee* who) {
             say(who, futex(who, *mapping, "FUTEX_WAKE"));
             because("what sem_post does: wakes one that sleeps there, if any");
             return false;
+#ifdef SYS_semop
         case SYS_semop:
             return tell_wait(who, "semop(" + number(a[0]) + ")",
                              "until others raise the semaphore");
+#endif
+#ifdef SYS_semtimedop
         case SYS_semtimedop:
             return tell_wait(who, "semtimedop(" + number(a[0]) + ")",
                              "until others raise the semaphore", a[3]);
+#endif
         case SYS_wait4:
         case SYS_waitid:
             return !mappings_of(who).empty() && tell_wait(who, "waitpid", "for the end of a child");
@@ -587,6 +591,8 @@ static void returned(const Tracee* who) {
             return renamed(who, absolute(who, kHere, a[0]), absolute(who, kHere, a[1]), "rename");
         case SYS_link:
             return renamed(who, absolute(who, kHere, a[0]), absolute(who, kHere, a[1]), "link");
+#endif
+#ifdef SYS_alarm
         case SYS_alarm:
 #endif
         case SYS_setitimer:
@@ -658,8 +664,12 @@ static void returned(const Tracee* who) {
                            : who->result == -EAGAIN ? "the bytes had changed before it could sleep"
                                                     : "not woken by others");
         }
+#ifdef SYS_semop
         case SYS_semop:
+#endif
+#ifdef SYS_semtimedop
         case SYS_semtimedop:
+#endif
             return say(who, "semop(" + id + ")" + is(who));
         case SYS_wait4:
             if (who->result > 0 && !mappings_of(who).empty()) say(who, "waitpid()" + is(who));
@@ -805,6 +815,8 @@ int main(int argc, char** argv) {
         fprintf(stderr, "%s", kUsage);
         return 2;
     }
+    // 32 bits: other calls, and a size in two arguments.
+    if (sizeof(long) < 8) errx(1, "knows only the system calls of 64-bit machines");
     for (int signal : {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM}) {
         struct sigaction action, before;
         sigaction(signal, nullptr, &before);

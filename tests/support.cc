@@ -7,6 +7,7 @@
 #include <sys/ipc.h>
 #include <sys/shm.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -138,8 +139,10 @@ Result shell(const std::string& line, const std::string& directory) {
 std::string quoted(const std::string& path) { return shell_word(path); }
 
 static std::string make_directory() {
-    char name[] = "/tmp/shm-test-XXXXXX";
-    if (!mkdtemp(name)) FAIL("mkdtemp");
+    struct statvfs it;
+    const bool runs = statvfs("/tmp", &it) == 0 && !(it.f_flag & ST_NOEXEC);
+    std::string name = runs ? "/tmp/shm-test-XXXXXX" : "/var/tmp/shm-test-XXXXXX";
+    if (!mkdtemp(&name[0])) FAIL(name << ": mkdtemp: " << strerror(errno));
     return name;
 }
 
@@ -195,14 +198,24 @@ std::string DefaultNames::take_back() {
 }
 
 std::string root() {
-    return std::filesystem::canonical("/proc/self/exe").parent_path().parent_path().string();
+    std::error_code wrong;
+    const auto self = std::filesystem::canonical("/proc/self/exe", wrong);
+    if (wrong) errx(1, "/proc/self/exe: %s; is /proc mounted?", wrong.message().c_str());
+    return self.parent_path().parent_path().string();
 }
 
 std::string program(const std::string& variable, const std::string& ours) {
     const char* theirs = getenv(variable.c_str());
     const auto path = theirs ? std::filesystem::absolute(theirs).string() : root() + "/" + ours;
-    if (access(path.c_str(), X_OK) == -1) FAIL(variable << "=" << path << ": is no program");
+    if (access(path.c_str(), X_OK) == -1)
+        err(1, "%s=%s: is no program that you may run", variable.c_str(), path.c_str());
     return path;
+}
+
+bool can_be_others() {
+    static const bool can =
+        run({"setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "true"}).status == 0;
+    return can;
 }
 
 bool sanitized(const std::string& program) {

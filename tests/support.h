@@ -65,7 +65,7 @@ Result shell(const std::string& line, const std::string& directory = "");
 // A path as one word of such a line, whatever is in it.
 std::string quoted(const std::string& path);
 
-// A directory of its own for each test, removed with all that is in it.
+// A directory of its own for each test, where programs may run, removed with all that is in it.
 class Scratch {
   public:
     Scratch();
@@ -101,6 +101,9 @@ std::string root();
 
 // The program under test: what the variable says (SHM_POSIX=/home/me/shm_posix), or our own.
 std::string program(const std::string& variable, const std::string& ours);
+
+// Whether we can be other users, as root of the machine can, and root of a user namespace cannot.
+bool can_be_others();
 
 // Whether a sanitizer is built into a program: that makes calls and takes memory of its own.
 bool sanitized(const std::string& program);

@@ -40,6 +40,15 @@
 #include <system_error>
 #include <vector>
 
+// What the C library calls on 32-bit machines, where numbers of 32 bits do not do.
+#ifdef SYS_mmap2
+#undef SYS_mmap
+#define SYS_mmap SYS_mmap2
+#endif
+#ifdef SYS_fstatat64
+#define SYS_newfstatat SYS_fstatat64
+#endif
+
 // A process of the program, or a thread.
 struct Tracee {
     pid_t pid;
@@ -382,7 +391,16 @@ inline std::string call_name(uint64_t number) {
     static const std::map<uint64_t, const char*> kNames = {
 #ifdef SYS_open  // newer architectures have only the calls with more arguments
         CALL(open), CALL(unlink), CALL(rename), CALL(fork), CALL(vfork), CALL(dup2), CALL(access),
-        CALL(readlink), CALL(poll), CALL(alarm), CALL(pipe), CALL(mkdir), CALL(rmdir), CALL(link),
+        CALL(readlink), CALL(poll), CALL(pipe), CALL(mkdir), CALL(rmdir), CALL(link),
+#endif
+#ifdef SYS_alarm
+        CALL(alarm),
+#endif
+#ifdef SYS_semop
+        CALL(semop),
+#endif
+#ifdef SYS_semtimedop
+        CALL(semtimedop),
 #endif
 #ifdef SYS_renameat
         CALL(renameat),
@@ -396,8 +414,8 @@ inline std::string call_name(uint64_t number) {
         CALL(renameat2), CALL(linkat), CALL(mkdirat), CALL(getdents64),
         CALL(ftruncate), CALL(fallocate), CALL(fsync), CALL(fchmod), CALL(fchown), CALL(mmap),
         CALL(munmap), CALL(mremap), CALL(mprotect), CALL(msync), CALL(madvise), CALL(brk),
-        CALL(shmget), CALL(shmat), CALL(shmdt), CALL(shmctl), CALL(semget), CALL(semop),
-        CALL(semtimedop), CALL(semctl), CALL(memfd_create), CALL(futex), CALL(clone), CALL(clone3),
+        CALL(shmget), CALL(shmat), CALL(shmdt), CALL(shmctl), CALL(semget),
+        CALL(semctl), CALL(memfd_create), CALL(futex), CALL(clone), CALL(clone3),
         CALL(execve), CALL(wait4), CALL(waitid), CALL(exit), CALL(exit_group), CALL(kill),
         CALL(tgkill), CALL(rt_sigaction), CALL(rt_sigprocmask), CALL(rt_sigtimedwait),
         CALL(rt_sigsuspend), CALL(setitimer), CALL(getpid), CALL(getppid), CALL(gettid),
