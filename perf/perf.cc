@@ -170,7 +170,7 @@ static void messages(const Options& options, double seconds, Report& report) {
     const size_t sizes[] = {64, 1500, 65536};
     const long rounds = options.full ? 40 : 20;
     const double each = seconds / static_cast<double>(rounds * kHows) / 3;
-    const size_t comparisons = 3 * (kHows - 1) * kCosts;
+    const size_t comparisons = size_t{3} * (kHows - 1) * kCosts;
     std::vector<double> samples[3][kHows][kCosts];
     std::string problem[3][kHows];
     for (long r = 0; r < rounds; ++r)

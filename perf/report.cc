@@ -160,16 +160,25 @@ static void print_matrix(const Report& report, const char* table, const std::str
                          const std::vector<Column>& columns, FILE* out) {
     const auto rows = report.of(table, columns[0].measure);
     if (rows.empty()) return;
-    fprintf(out, "\n%s\n%6s %-25s", title.c_str(), "size", "mechanism");
-    for (const Column& column : columns) fprintf(out, " %13s", column.title);
-    fputc('\n', out);
+    std::vector<std::vector<std::string>> lines = {{"size", "mechanism"}};
+    for (const Column& column : columns) lines[0].push_back(column.title);
     for (size_t i = 0; i < rows.size(); ++i) {
         if (rows[i]->real.empty()) continue;
-        fprintf(out, "%6s %-25s", size_name(rows[i]->bytes).c_str(), rows[i]->mechanism.c_str());
+        lines.push_back({size_name(rows[i]->bytes), rows[i]->mechanism});
         for (const Column& column : columns)
-            fprintf(out, " %13s",
-                    cell(*report.of(table, column.measure)[i], column.figure).c_str());
-        fprintf(out, "%s%s\n", rows[i]->note.empty() ? "" : "  ", rows[i]->note.c_str());
+            lines.back().push_back(cell(*report.of(table, column.measure)[i], column.figure));
+        lines.back().push_back(rows[i]->note);
+    }
+    fprintf(out, "\n%s\n", title.c_str());
+    for (const auto& line : lines) {
+        for (size_t c = 0; c < columns.size() + 2; ++c) {
+            size_t width = c == 0 ? 6 : 1;
+            for (const auto& other : lines) width = std::max(width, other[c].size());
+            const int aligned = static_cast<int>(width);
+            fprintf(out, "%s%*s", c == 0 ? "" : " ", c == 1 ? -aligned : aligned, line[c].c_str());
+        }
+        const bool noted = line.size() > columns.size() + 2 && !line.back().empty();
+        fprintf(out, "%s%s\n", noted ? "  " : "", noted ? line.back().c_str() : "");
     }
 }
 
@@ -182,22 +191,27 @@ void print_tables(const Report& report, FILE* out) {
         fprintf(out, "%20s: %s\n", what.c_str(), value.c_str());
     for (long count : {100000L, 1000L}) print_old_table(report, count, out);
     const std::vector<Column> stages = {
-        {"make", "make us", kMicroseconds},         {"reserve", "reserve us", kMicroseconds},
-        {"map", "map us", kMicroseconds},           {"first touch", "touch ns/page", kPerPage},
-        {"minor faults", "minor/page", kPerPage},   {"major faults", "major/page", kPerPage},
-        {"collapse", "collapse us", kMicroseconds}, {"ready", "ready us", kMicroseconds},
-        {"msync", "msync us", kMicroseconds},       {"give back", "give back us", kMicroseconds}};
+        {"make", "make", kMicroseconds},         {"reserve", "reserve", kMicroseconds},
+        {"map", "map", kMicroseconds},           {"first touch", "ns/page", kPerPage},
+        {"minor faults", "minor", kPerPage},     {"major faults", "major", kPerPage},
+        {"collapse", "collapse", kMicroseconds}, {"ready", "ready", kMicroseconds},
+        {"msync", "msync", kMicroseconds},       {"give back", "give back", kMicroseconds}};
     const std::vector<Column> loops = {
-        {"read", "read", kGigabytes},           {"memchr", "memchr", kGigabytes},
-        {"memset", "memset", kGigabytes},       {"memcpy", "memcpy", kGigabytes},
-        {"random", "random order", kGigabytes}, {"huge", "huge %", kPercent}};
-    print_matrix(report, kLives, "One life in stages; ready: all before it together", stages, out);
+        {"read", "read", kGigabytes},     {"memchr", "memchr", kGigabytes},
+        {"memset", "memset", kGigabytes}, {"memcpy", "memcpy", kGigabytes},
+        {"random", "random", kGigabytes}, {"huge", "huge %", kPercent}};
+    print_matrix(
+        report, kLives,
+        "One life in stages, us; first touch: ns, minor and major faults for each page; ready: all "
+        "before it together",
+        stages, out);
     print_matrix(report, kLives,
-                 "Once every page is there, GB/s (random order: cache lines); xN: so many times "
-                 "private memory's",
+                 "Once every page is there, GB/s (random order: cache lines); memchr and memset "
+                 "are the machine's limit; xN: so many times private memory's",
                  loops, out);
-    print_matrix(report, kHuge, "Huge pages: one life in stages, and the setting it depends on",
-                 stages, out);
+    print_matrix(report, kHuge,
+                 "Huge pages: one life in stages, us, and the setting that each depends on", stages,
+                 out);
     print_matrix(report, kHuge,
                  "Huge pages: GB/s; xN: so many times that of private memory in small pages", loops,
                  out);
@@ -205,7 +219,7 @@ void print_tables(const Report& report, FILE* out) {
                  "Messages to another process, millions/s, and there and back, us; xN: so many "
                  "times a pipe's",
                  {{"message", "million/s", kMillions},
-                  {"round trip", "round trip us", kMicroseconds},
+                  {"round trip", "round trip", kMicroseconds},
                   {"on one processor", "one processor", kMicroseconds},
                   {"after a pause", "after a pause", kMicroseconds}},
                  out);

@@ -75,8 +75,8 @@ inline Life live(const Entry& entry, size_t bytes, const std::vector<Loop>& loop
         run_loop(kSet, memory.at, bytes, 1);  // fills the caches
         for (Loop loop : loops) {
             const double n = static_cast<double>(repetitions);
-            const Took all = timed(
-                [&] { run_loop(loop, memory.at, bytes, static_cast<long>(n * entry.work + 0.5)); });
+            const Took all =
+                timed([&] { run_loop(loop, memory.at, bytes, lround(n * entry.work)); });
             life.loop[loop] = {all.ns / n, all.cpu / n};
         }
         getrusage(RUSAGE_SELF, &after);

@@ -25,7 +25,7 @@ struct Line {
     How how;
     size_t size;            // bytes of every message
     int fds[2] = {-1, -1};  // to read, to write; of a ring and a message queue both the same
-    void* memory = nullptr;
+    Ring* memory = nullptr;
     End end = {};
     // Of what goes through read(2) and write(2): a message, or as many as fit into 64 KiB. The
     // sender has filled it up to `filled`; the receiver, too, and has used what is before `used`.
@@ -44,8 +44,8 @@ inline void open_ring(Line& line) {
     for (auto step : {make, reserve, map})
         if (line.problem.empty()) line.problem = step(memory);
     line.fds[0] = line.fds[1] = memory.handle;
-    line.memory = memory.at;
-    if (line.problem.empty()) ring_create(line.memory, line.slots(), uint32_t(line.size));
+    if (line.problem.empty())
+        line.memory = ring_create(memory.at, line.slots(), uint32_t(line.size));
 }
 
 inline void open_queue(Line& line) {
@@ -79,8 +79,7 @@ inline void open_line(Line& line) {
 // a ring stays open: to close it would drop the lock that tells who is there.
 inline void keep(Line& line, Side side) {
     if (line.ring()) {
-        if (const char* fault =
-                ring_join(&line.end, line.fds[0], static_cast<Ring*>(line.memory), side))
+        if (const char* fault = ring_join(&line.end, line.fds[0], line.memory, side))
             errx(1, "ring_join: the ring %s", fault);
     } else if (line.how != kQueue) {
         int& other = line.fds[side == kProducer ? 0 : 1];
