@@ -11,7 +11,7 @@
 static constexpr char kHelp[] =
     "usage: %s [OPTIONS]\n"
     "  --full             the old tutorial's counts in full; takes minutes\n"
-    "  --seconds N        time to spend: 50, with --full at most 480\n"
+    "  --seconds N        time to spend: 50, with --full at most 360\n"
     "  --sizes LIST       4k,16k,64k,256k,1M,4M,16M,32M\n"
     "  --dir DIR          where the mapped file is made: .\n"
     "  --csv              that instead of tables, with every interval\n"
@@ -280,7 +280,7 @@ static Options read_options(int argc, char** argv) {
         if (c == 'h') exit(printf(kHelp, argv[0]) < 0 || fflush(stdout) != 0);
     }
     if (optind < argc) errx(2, "'%s' is one word too many; see --help", argv[optind]);
-    if (options.seconds == 0) options.seconds = options.full ? 480 : 50;
+    if (options.seconds == 0) options.seconds = options.full ? 360 : 50;
     return options;
 }
 

@@ -210,14 +210,15 @@ TEST_CASE("huge pages are found where the kernel gives them, and no setting chan
     };
     CHECK(part("private, small pages") == "0");
     if (!has(thp, "[never]")) CHECK(part("private, MADV_HUGEPAGE") == "1");
-    if (shell("unshare -m true").status == 0) {
+    const std::string shared = contents("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+    if (shell("unshare -m true").status == 0 && !has(shared, "[deny]")) {
         CHECK(part("object, huge=advise") == "1");
         CHECK(part("the same, reserved first") == "0");
     }
     if (contents("/proc/sys/vm/nr_hugepages") == "0\n") {
         CHECK(part("private, MAP_HUGETLB") == "");
         CHECK(has(result.out, "mmap(2097152 bytes): Cannot allocate memory"));
-        CHECK(has(result.out, "shmget(2097152 bytes): Cannot allocate memory"));
+        CHECK(has(result.out, "shmget(2097152 bytes): "));  // EPERM for an ordinary user
     }
 }
 
