@@ -29,7 +29,7 @@ tests/test_perf.o: perf/statistics.h
 docs/explain: tests/trace.h
 
 perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/packets/*.h)
-	$(COMPILE) $(LDFLAGS) -o $@ $(PERF_SOURCES) $(LIBS)
+	$(COMPILE) -ftree-vectorize $(LDFLAGS) -o $@ $(PERF_SOURCES) $(LIBS)
 
 demo: $(EXCHANGE)
 	@for program in $(EXCHANGE); do echo "$$program"; $$program || exit; done

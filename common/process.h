@@ -19,15 +19,6 @@
 
 inline constexpr int kStops[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-// Holds HUP, INT, QUIT and TERM back, or lets them in (SIG_UNBLOCK) [sigprocmask(2)]: none may come
-// between the call that makes an object and the one that removes its name.
-inline void hold_signals(int how = SIG_BLOCK) {
-    sigset_t stops;
-    sigemptyset(&stops);
-    for (int stop : kStops) sigaddset(&stops, stop);
-    sigprocmask(how, &stops, nullptr);
-}
-
 // Ends this process as that signal does by default. Process 1 of a PID namespace it does not end
 // [pid_namespaces(7)]: then the exit status tells, as a shell's would.
 [[noreturn]] inline void end_by(int number) {

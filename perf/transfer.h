@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "../common/process.h"
 #include "../shm_posix/packets/ring.h"
 #include "rounds.h"
 
@@ -22,8 +23,8 @@ inline const char* const kHow[kHows] = {"shared memory", "shared memory, one by 
 // One direction, made before the fork; each process then keeps one side of it.
 struct Line {
     How how;
-    size_t size;      // bytes of every message
-    int fds[2] = {};  // [0] to read, [1] to write; of a ring and a message queue both the same
+    size_t size;            // bytes of every message
+    int fds[2] = {-1, -1};  // to read, to write; of a ring and a message queue both the same
     Ring* memory = nullptr;
     End end = {};
     // Of what goes through read(2) and write(2): a message, or as many as fit into 64 KiB. The
@@ -37,24 +38,14 @@ struct Line {
     size_t bytes() const { return static_cast<size_t>(ring_bytes(slots(), uint32_t(size))); }
 };
 
-// Maps a ring in an object without a name.
+// A ring in a POSIX object, as it is measured elsewhere in this program.
 inline void open_ring(Line& line) {
-    const int fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    line.fds[0] = line.fds[1] = fd;
-    if (fd == -1) {
-        line.problem = failure("open", "/dev/shm, O_TMPFILE");
-        return;
-    }
-    errno = posix_fallocate(fd, 0, static_cast<off_t>(line.bytes()));
-    if (errno != 0) {
-        line.problem = failure("posix_fallocate", std::to_string(line.bytes()) + " bytes");
-        return;
-    }
-    void* memory = mmap(nullptr, line.bytes(), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (memory == MAP_FAILED)
-        line.problem = failure("mmap", std::to_string(line.bytes()) + " bytes");
-    else
-        line.memory = ring_create(memory, line.slots(), uint32_t(line.size));
+    Memory memory = {kMechanisms[kPosix], line.bytes()};
+    for (auto step : {make, reserve, map})
+        if (line.problem.empty()) line.problem = step(memory);
+    line.fds[0] = line.fds[1] = memory.handle;
+    if (line.problem.empty())
+        line.memory = ring_create(memory.at, line.slots(), uint32_t(line.size));
 }
 
 inline void open_queue(Line& line) {
@@ -62,14 +53,12 @@ inline void open_queue(Line& line) {
     mq_attr attributes = {};
     attributes.mq_maxmsg = line.size > 8192 ? 4 : 10;  // both queues within RLIMIT_MSGQUEUE
     attributes.mq_msgsize = static_cast<long>(line.size);
-    hold_signals();  // until the name is gone: the descriptor is enough
     const mqd_t queue = mq_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600, &attributes);
     if (queue == -1)
         line.problem = failure("mq_open", std::to_string(line.size) + " bytes") +
                        " (/proc/sys/fs/mqueue/msgsize_max says what fits)";
     else
-        mq_unlink(name.c_str());
-    hold_signals(SIG_UNBLOCK);
+        mq_unlink(name.c_str());  // the descriptor is enough
     line.fds[0] = line.fds[1] = queue;
 }
 
@@ -93,14 +82,17 @@ inline void keep(Line& line, Side side) {
         if (const char* fault = ring_join(&line.end, line.fds[0], line.memory, side))
             errx(1, "ring_join: the ring %s", fault);
     } else if (line.how != kQueue) {
-        close(line.fds[side == kProducer ? 0 : 1]);
+        int& other = line.fds[side == kProducer ? 0 : 1];
+        close(other);
+        other = -1;
     }
 }
 
-inline void close_line(Line& line, Side side) {
+inline void close_line(Line& line) {
     if (line.end.ring) ring_leave(&line.end);
     if (line.memory) munmap(line.memory, line.bytes());
-    close(line.fds[side == kProducer ? 1 : 0]);
+    if (line.fds[0] != -1) close(line.fds[0]);
+    if (line.fds[1] != -1 && line.fds[1] != line.fds[0]) close(line.fds[1]);
 }
 
 // Told to stop, or the child is no more (whom the parent still has to wait for).
@@ -195,14 +187,26 @@ inline bool receive(Line& line, bool* answer) {
     return true;
 }
 
+// Medians, in ns: of a message, one after another; until a message of the same size is back, where
+// the two may run on any processor, share one, or the first sends after a pause.
+enum Cost { kMessage, kTrip, kTripShared, kTripRested, kCosts };
+inline const char* const kCost[kCosts] = {"message", "round trip", "on one processor",
+                                          "after a pause"};
 struct Transfer {
     std::string problem;
-    long batch = 0;                  // messages in each sample of `message`
-    std::vector<double> message;     // ns per message, one after another
-    std::vector<double> round_trip;  // ns until a message of the same size is back
+    double ns[kCosts] = {};
 };
 
-// Half of the time goes to batches of messages, each answered once; the other half to round trips.
+// Has both run on the first of our processors only, or on all of them again [sched_setaffinity(2)].
+inline void share_processor(pid_t child, const cpu_set_t& all, bool share) {
+    cpu_set_t chosen = all;
+    for (int cpu = 0, found = 0; share && cpu < CPU_SETSIZE; ++cpu)
+        if (CPU_ISSET(cpu, &all) && found++ > 0) CPU_CLR(cpu, &chosen);
+    sched_setaffinity(0, sizeof chosen, &chosen);
+    sched_setaffinity(child, sizeof chosen, &chosen);
+}
+
+// Each of the four gets its part of the time.
 inline Transfer transfer(How how, size_t size, double seconds) {
     Transfer result;
     Line there = {how, size}, back = {how, size};
@@ -210,7 +214,8 @@ inline Transfer transfer(How how, size_t size, double seconds) {
     if (there.problem.empty()) open_line(back);
     result.problem = there.problem + back.problem;
     if (!result.problem.empty()) {
-        if (there.problem.empty()) close_line(there, kProducer);
+        close_line(there);
+        close_line(back);
         return result;
     }
     const pid_t child = spawn();
@@ -226,24 +231,34 @@ inline Transfer transfer(How how, size_t size, double seconds) {
     keep(back, kConsumer);
     bool going = true, ignored;
     const auto batch = [&](long n) {
-        const double ns = timed([&] {
+        const Took took = timed([&] {
             for (long i = 1; i <= n && going; ++i) going = send(there, i == n);
             going = going && receive(back, &ignored) && !stopped;
         });
-        return ns / static_cast<double>(n);
+        return took.ns / static_cast<double>(n);
     };
-    // Batches of such a length that there is time for ten.
+    const double part = seconds / kCosts * 1e9;
+    // Batches of such a length that there is time for eight, after as long for finding it.
     long n = 16;
-    while (going && batch(n) * static_cast<double>(n) < seconds / 20 * 1e9 / 2) n *= 2;
-    result.batch = n;
-    for (const double end = now() + seconds / 2 * 1e9; going && now() < end;)
-        result.message.push_back(batch(n));
-    for (const double end = now() + seconds / 2 * 1e9; going && now() < end;)
-        result.round_trip.push_back(batch(1));
+    while (going && batch(n) * static_cast<double>(n) < part / 16) n *= 2;
+    cpu_set_t all;
+    sched_getaffinity(0, sizeof all, &all);
+    for (Cost cost : {kMessage, kTrip, kTripShared, kTripRested}) {
+        const double end = now() + part;
+        if (cost == kTripShared) share_processor(child, all, true);
+        std::vector<double> samples;
+        while (going && (now() < end || samples.empty())) {
+            const timespec pause = {0, 1000000};
+            if (cost == kTripRested) nanosleep(&pause, nullptr);
+            samples.push_back(batch(cost == kMessage ? n : 1));
+        }
+        if (cost == kTripShared) share_processor(child, all, false);
+        if (going) result.ns[cost] = median(samples);
+    }
     if (!going && !stopped) result.problem = "the receiver ended early";
     kill(child, SIGKILL);
     waitpid(child, nullptr, 0);
-    close_line(there, kProducer);
-    close_line(back, kConsumer);
+    close_line(there);
+    close_line(back);
     return result;
 }

@@ -51,43 +51,6 @@ size_t count(const std::string& text, const std::string& part) {
     return n;
 }
 
-// Skips one JSON value [RFC 8259]; throws at what is none.
-void skip_json(std::istream& in) {
-    const auto expect = [&](char c) {
-        char found = 0;
-        if (!(in >> found) || found != c) throw std::string("expected ") + c;
-    };
-    const auto string = [&] {
-        expect('"');
-        for (int c; (c = in.get()) != '"';) {
-            if (c < ' ' || c > '~') throw std::string("a bad character in a string");
-            if (c == '\\') in.get();
-        }
-    };
-    in >> std::ws;
-    const char first = static_cast<char>(in.peek());
-    if (first == '"') return string();
-    if (first == '{' || first == '[') {
-        const char last = first == '{' ? '}' : ']';
-        in.get();
-        if ((in >> std::ws).peek() == last) return static_cast<void>(in.get());
-        for (char next = ','; next == ',';) {
-            if (first == '{') string(), expect(':');
-            skip_json(in);
-            if (!(in >> next) || (next != ',' && next != last)) throw std::string("no end");
-        }
-        return;
-    }
-    std::string word;
-    while (isalnum(in.peek()) || in.peek() == '-' || in.peek() == '+' || in.peek() == '.')
-        word += static_cast<char>(in.get());
-    char* end = nullptr;
-    strtod(word.c_str(), &end);
-    const bool number = !word.empty() && (isdigit(word[0]) || word[0] == '-') && *end == '\0';
-    if (!number && word != "true" && word != "false" && word != "null")
-        throw "not a value: " + word;
-}
-
 }  // namespace
 
 TEST_CASE("the median and its interval", "[perf]") {
@@ -135,18 +98,19 @@ TEST_CASE("perf prints its tables and a chart, and leaves nothing", "[perf]") {
     const Result result = perf_in(scratch, {"--seconds", "3", "--sizes", "4k,1M", "--svg", chart});
     CHECK(result.status == 0);
     CHECK(result.err == "");
-    CHECK(has(result.out, "100,000 times: total in ms\n"));
-    CHECK(has(result.out, ", 1,000 times: total in ms\n"));
-    CHECK(has(result.out, "scaled by"));
+    CHECK(has(result.out, "100,000 times: total in ms"));
+    CHECK(has(result.out, ", 1,000 times: total in ms"));
     CHECK(has(result.out, scratch.path));
     CHECK(has(result.out, "kernel: Linux "));
-    CHECK(count(result.out, "shm_open+mmap") == 2 + 3 + 2);  // headings, verdicts, stages
+    CHECK(count(result.out, "shm_open+mmap") == 2 + 2 + 2);  // headings, stages, loops
     for (const char* how : {"shared memory ", "shared memory, one by one", "pipe ",
                             "pipe, 64 KiB blocks", "UNIX socket", "message queue"})
         CHECK(count(result.out, how) >= 3);
     const std::string svg = contents(chart);
     CHECK(svg.rfind("<svg ", 0) == 0);
     CHECK(has(svg, "prefers-color-scheme:dark"));
+    CHECK(!has(svg, "var("));  // not every renderer knows it: all was black
+    CHECK(has(svg, "fill=\"#ffffff\""));
     CHECK(has(svg, "</svg>\n"));
     CHECK(!has(svg, "nan"));
 }
@@ -158,7 +122,7 @@ TEST_CASE("perf --csv has as many fields in every line", "[perf]") {
     std::istringstream lines(result.out);
     std::string line, header;
     getline(lines, header);
-    CHECK(header.rfind("measure,mechanism,bytes,unit,samples,", 0) == 0);
+    CHECK(header.rfind("table,measure,mechanism,bytes,unit,samples,", 0) == 0);
     size_t rows = 0;
     for (; getline(lines, line); ++rows) {
         std::string plain;  // without what is quoted
@@ -171,34 +135,7 @@ TEST_CASE("perf --csv has as many fields in every line", "[perf]") {
         CHECK(!quoted);
         CHECK(count(plain, ",") == count(header, ","));
     }
-    CHECK(rows == 4 + 4 * 12 + 3 * 6 * 2);
-}
-
-TEST_CASE("perf --json has Google Benchmark's layout", "[perf]") {
-    Scratch scratch;
-    const Result result = perf_in(scratch, {"--json", "--seconds", "2", "--sizes", "64k"});
-    CHECK(result.status == 0);
-    std::istringstream in(result.out);
-    std::string wrong;
-    try {
-        skip_json(in);
-    } catch (const std::string& what) {
-        wrong = what;
-    }
-    CHECK(wrong == "");
-    CHECK((in >> std::ws).peek() == EOF);
-    for (const char* key :
-         {"context", "date", "host_name", "executable", "num_cpus", "mhz_per_cpu",
-          "cpu_scaling_enabled", "caches", "load_avg", "library_build_type", "benchmarks"})
-        CHECK(count(result.out, '"' + std::string(key) + '"') == 1);
-    const size_t entries = count(result.out, "\"name\":");
-    CHECK(entries > 50);
-    for (const char* key : {"run_name", "run_type", "repetitions", "threads", "iterations",
-                            "real_time", "cpu_time", "time_unit"})
-        CHECK(count(result.out, '"' + std::string(key) + "\":") == entries);
-    CHECK(count(result.out, "\"aggregate_name\"") == count(result.out, "\"aggregate\""));
-    CHECK(count(result.out, "\"repetition_index\"") == count(result.out, "\"iteration\""));
-    CHECK(has(result.out, "\"write+read x 100,000/shmget/64k_median\""));
+    CHECK(rows == 4 + 4 * (8 + 4 + 5) + 3 * 6 * 4);
 }
 
 TEST_CASE("perf refuses what it cannot measure", "[perf]") {
@@ -215,7 +152,6 @@ TEST_CASE("perf refuses what it cannot measure", "[perf]") {
         {{"--sizes", "4kB"}, "'4kB' is not a size"},
         {{"--seconds", "0"}, "'0' is not a number from 1"},
         {{"--self-check", "x"}, "'x' is not a number"},
-        {{"--csv", "--json"}, "stdout takes one"},
         {{"faster"}, "'faster' is one word too many"}};
     for (const auto& [options, sentence] : wrong) {
         Words words = {perf()};
@@ -237,10 +173,10 @@ TEST_CASE("perf refuses what it cannot measure", "[perf]") {
 TEST_CASE("Ctrl-C stops perf, which shows what is finished and leaves nothing", "[perf]") {
     Scratch scratch;
     Program program({perf(), "--dir", scratch.path, "--seconds", "60", "--sizes", "4k,32M"});
-    const auto made = [](const std::string& directory) {
-        return !shell("ls " + directory).out.empty();
+    const auto mapped = [](const std::string& process) {
+        return has(contents("/proc/" + process + "/maps"), "/shm-perf-");
     };
-    REQUIRE(eventually(made, scratch.path));
+    REQUIRE(eventually(mapped, std::to_string(program.pid())));
     kill(program.pid(), SIGINT);
     const pid_t pid = program.pid();
     const Result result = program.finish();
@@ -248,6 +184,42 @@ TEST_CASE("Ctrl-C stops perf, which shows what is finished and leaves nothing", 
     CHECK(has(result.out, "perf: the quick version"));
     CHECK(has(result.err, "stopped: the rest was not measured"));
     CHECK(left_behind(pid, scratch.path) == "");
+}
+
+TEST_CASE("huge pages are found where the kernel gives them, and no setting changes", "[perf]") {
+    const std::string settings =
+        "cat /sys/kernel/mm/transparent_hugepage/*enabled /proc/sys/vm/nr_hugepages /proc/mounts";
+    const std::string before = shell(settings).out;
+    const std::string thp = contents("/sys/kernel/mm/transparent_hugepage/enabled");
+    const std::string huge = contents("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size");
+    if (thp.empty() || huge != "2097152\n") SKIP_BECAUSE("no huge pages of 2 MiB here");
+    Scratch scratch;
+    const Result result = perf_in(scratch, {"--csv", "--seconds", "2", "--sizes", "2M"});
+    CHECK(result.status == 0);
+    CHECK(shell(settings).out == before);
+    // The part in huge pages, by mechanism; "": not measured.
+    const auto part = [&](const std::string& mechanism) {
+        const std::string start = "\"huge pages\",\"huge\",\"" + mechanism + "\",2097152,part,";
+        const size_t at = result.out.find(start);
+        CAPTURE(mechanism);
+        REQUIRE(at != std::string::npos);
+        std::istringstream line(result.out.substr(at + start.size()));
+        std::string field;
+        for (int i = 0; i < 3; ++i) getline(line, field, ',');
+        return field;
+    };
+    CHECK(part("private, small pages") == "0");
+    if (!has(thp, "[never]")) CHECK(part("private, MADV_HUGEPAGE") == "1");
+    const std::string shared = contents("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+    if (shell("unshare -m true").status == 0 && !has(shared, "[deny]")) {
+        CHECK(part("object, huge=advise") == "1");
+        CHECK(part("the same, reserved first") == "0");
+    }
+    if (contents("/proc/sys/vm/nr_hugepages") == "0\n") {
+        CHECK(part("private, MAP_HUGETLB") == "");
+        CHECK(has(result.out, "mmap(2097152 bytes): Cannot allocate memory"));
+        CHECK(has(result.out, "shmget(2097152 bytes): "));  // EPERM for an ordinary user
+    }
 }
 
 TEST_CASE("too little space is a line, and the rest goes on", "[perf]") {
@@ -271,6 +243,6 @@ TEST_CASE("too little space is a line, and the rest goes on", "[perf]") {
 TEST_CASE("perf --self-check counts its own verdicts", "[perf]") {
     const Result result = run({perf(), "--dir", "/tmp", "--self-check", "2"});
     CHECK(result.status == 0);
-    CHECK(has(result.out, " of 2 families ("));
+    CHECK(has(result.out, " of 2 families,"));
     CHECK(has(result.out, "10 % more work planted: found in "));
 }
