@@ -22,6 +22,9 @@ docs/explain: tests/trace.h
 perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/packets/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $(PERF_SOURCES) $(LDLIBS) -lrt
 
+tests/grade/grade: tests/grade/grade.cc $(wildcard tests/grade/*.h) tests/trace.h
+	$(COMPILE) $(LDFLAGS) -o $@ $< $(LDLIBS)
+
 demo: $(EXCHANGE)
 	@for program in $(EXCHANGE); do echo "$$program"; $$program || exit; done
 
@@ -61,7 +64,7 @@ deps:
 	else echo "Install Catch2: knows only apt-get, dnf, pacman, zypper."; exit 1; fi
 
 clean:
-	rm -f $(PROGRAMS) perf/perf $(TESTS) tests/run
+	rm -f $(PROGRAMS) perf/perf $(TESTS) tests/run tests/grade/grade
 
 help:
 	@echo 'make         build the programs'
