@@ -89,6 +89,7 @@ class Box {
             if (user_ != 0) {  // a user namespace below: nothing in ours is this user's to rule
                 if (unshare(CLONE_NEWUSER) == -1) fail("unshare");
                 map_ids(user_, 0, group_, 0);
+                put("/proc/sys/user/max_user_namespaces", "0");  // of ours; it makes none below
             } else if (setgroups(0, nullptr) || setresgid(65534, 65534, 65534) ||
                        setresuid(65534, 65534, 65534)) {
                 fail("setresuid");
@@ -137,8 +138,7 @@ class Box {
                       "size=64m,nr_inodes=1k,mode=1777") == -1 &&
                 errno != ENOENT)
                 fail(std::string("mount(") + hidden + ")");
-        put("/proc/sys/kernel/shmall", "16384");  // pages of System V memory in all
-        put("/proc/sys/user/max_user_namespaces", "1");
+        put("/proc/sys/kernel/shmall", "16384");  // pages of System V memory; of our IPC namespace
     }
 
     static void map_ids(uid_t user, uid_t outer_user, gid_t group, gid_t outer_group) {

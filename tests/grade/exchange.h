@@ -35,7 +35,9 @@ inline void grade_exchange(Stage& stage) {
         run.out() == exchange_transcript(run, "Daisy", 0))
         stage.earn("transcript");
     else
-        stage.lose("transcript", {"ran it", run.out() + run.why, "", ""});
+        stage.lose(
+            "transcript",
+            {"ran it", run.out() + run.why + run.err() + std::to_string(run.status()), "", ""});
 }
 
 inline Lab exchange_lab() {
