@@ -41,6 +41,7 @@ struct Made {
     std::string object;  // as in Mapping
     std::string name;    // a path; a key, "0x12345678"; "": nobody can find it by a name
     mode_t mode = 0;     // when it was made
+    size_t bytes = 0;    // its size
 };
 
 class Run {
@@ -182,20 +183,32 @@ class Run {
                " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld", &user, &system);
         return (user + system) * 1000 / sysconf(_SC_CLK_TCK);
     }
-    // Whether the call that it is in may last for ever: nothing but another process ends it.
-    bool endless(const Tracee* who) const {
-        if (!who->in_call) return false;
-        const uint64_t operation = who->argument[1] & FUTEX_CMD_MASK;
+    // How many milliseconds the call that it is in lasts if nobody ends it: LONG_MAX, for ever; 0,
+    // we do not know.
+    long lasts(const Tracee* who) const {
+        if (!who->in_call || who->foreign) return 0;
+        const uint64_t* a = who->argument;
+        const uint64_t futex = a[1] & FUTEX_CMD_MASK;
         switch (who->call) {
             case SYS_futex:
-                return (operation == FUTEX_WAIT || operation == FUTEX_WAIT_BITSET) &&
-                       who->argument[3] == 0;
+                if (futex == FUTEX_WAIT) return time(who, a[3]);
+                if (futex != FUTEX_WAIT_BITSET) return 0;
+                return time(who, a[3],
+                            a[1] & FUTEX_CLOCK_REALTIME ? CLOCK_REALTIME : CLOCK_MONOTONIC);
+            case SYS_nanosleep:
+                return time(who, a[0]);
+            case SYS_clock_nanosleep:
+                return time(who, a[2], a[1] == TIMER_ABSTIME ? static_cast<int>(a[0]) : -1);
             case SYS_ppoll:
-                return who->argument[2] == 0;
             case SYS_rt_sigtimedwait:
-                return who->argument[2] == 0;
+                return time(who, a[2]);
             case SYS_semtimedop:
-                return who->argument[3] == 0;
+                return time(who, a[3]);
+#ifdef SYS_poll
+            case SYS_poll:
+                return static_cast<int>(a[2]) < 0 ? LONG_MAX : static_cast<int>(a[2]);
+            case SYS_pause:
+#endif
             case SYS_semop:
             case SYS_wait4:
             case SYS_waitid:
@@ -204,13 +217,11 @@ class Run {
             case SYS_msgrcv:
             case SYS_flock:
             case SYS_fcntl:
-#ifdef SYS_pause
-            case SYS_pause:
-#endif
-                return true;
+                return LONG_MAX;
         }
-        return false;
+        return 0;
     }
+    bool endless(const Tracee* who) const { return lasts(who) == LONG_MAX; }
 
     // The shared mappings that a process has now; not those of the C library's files.
     std::vector<Mapping> mappings(const Tracee* who) const {
@@ -248,9 +259,33 @@ class Run {
     }
     const std::vector<Made>& made() const { return made_; }
 
+    // Of an object, the bytes that lie in the mapping of who has it now: up to its size, at most
+    // 1 MiB.
+    std::string bytes(const std::string& object) {
+        const auto [who, mapping] = holder(object);
+        if (who == nullptr) return "";
+        size_t most = std::min<size_t>(mapping.end - mapping.begin, 1 << 20);
+        for (const Made& it : made_)
+            if (it.object == object) most = std::min(most, it.bytes);
+        return tracer.memory(who, mapping.begin, most);
+    }
+    // Changes bytes of it.
+    bool set_bytes(const std::string& object, size_t at, const std::string& bytes) {
+        const auto [who, mapping] = holder(object);
+        return who != nullptr && tracer.set_memory(who, mapping.begin + at, bytes);
+    }
+
     std::string why;  // we ended it: why. "" if it ended by itself
 
   private:
+    std::pair<Tracee*, Mapping> holder(const std::string& object) {
+        for (Tracee& it : tracer.tracees)
+            if (!it.ended && !it.thread)
+                for (const Mapping& mapping : mappings(&it))
+                    if (mapping.object == object) return {&it, mapping};
+        return {nullptr, {}};
+    }
+
     static std::vector<std::string> words(const Stage& stage, const Options& options) {
         std::vector<std::string> all = {stage.program};
         all.insert(all.end(), options.arguments.begin(), options.arguments.end());
@@ -262,6 +297,16 @@ class Run {
         const ssize_t bytes = pread(fd, &text[0], text.size(), 0);
         text.resize(bytes < 0 ? 0 : static_cast<size_t>(bytes));
         return text;
+    }
+
+    // The milliseconds of a timespec of its memory; until then, if a clock is given.
+    long time(const Tracee* who, uint64_t address, int clock = -1) const {
+        if (address == 0) return LONG_MAX;
+        timespec it = {}, now = {};
+        const std::string bytes = tracer.memory(who, address, sizeof it);
+        memcpy(&it, bytes.data(), bytes.size());
+        if (clock >= 0) clock_gettime(clock, &now);
+        return (it.tv_sec - now.tv_sec) * 1000 + (it.tv_nsec - now.tv_nsec) / 1000000;
     }
 
     std::string name(const Tracee* who) const {
@@ -302,7 +347,7 @@ class Run {
                 for (const Tracee& it : tracer.tracees) alive += !it.ended;
                 if (alive > limits_.processes) stop("it made more and more processes (fork bomb)");
                 note_mappings(who);
-                shared_[event.child->number].clear();
+
                 break;
             }
             case Event::begins:
@@ -351,8 +396,9 @@ class Run {
 #ifdef SYS_open
         opened = opened || (who->call == SYS_open && (a[1] & O_CREAT));
 #endif
-        if (opened) note_file(who, true);
-        if (who->call == SYS_memfd_create) note_file(who, false);
+        if (opened || who->call == SYS_memfd_create) note_file(who, who->result, opened);
+        if (who->call == SYS_ftruncate || who->call == SYS_fallocate || who->call == SYS_write)
+            note_size(who, a[0]);
         if (who->call == SYS_mmap && (a[3] & MAP_SHARED)) note_mappings(who);
         if (who->call == SYS_shmat) note_mappings(who);
         if (who->call == SYS_shmget) {
@@ -361,23 +407,38 @@ class Run {
             const bool named = static_cast<key_t>(a[0]) != IPC_PRIVATE;
             if (a[2] & IPC_CREAT)
                 add({"segment " + std::to_string(who->result), named ? key : "",
-                     static_cast<mode_t>(a[2] & 0777)});
+                     static_cast<mode_t>(a[2] & 0777), a[1]});
         }
     }
 
-    void note_file(const Tracee* who, bool named) {
-        const std::string link =
-            "/proc/" + std::to_string(who->pid) + "/fd/" + std::to_string(who->result);
-        struct stat it;
-        char path[PATH_MAX] = "";
-        if (stat(link.c_str(), &it) == -1 || !S_ISREG(it.st_mode)) return;
-        if (readlink(link.c_str(), path, sizeof path - 1) == -1) return;
-        add({"inode " + std::to_string(it.st_ino), named ? path : "", it.st_mode & 07777});
+    static std::string descriptor(const Tracee* who, int64_t fd) {
+        return "/proc/" + std::to_string(who->pid) + "/fd/" + std::to_string(fd);
     }
 
+    void note_file(const Tracee* who, int64_t fd, bool named) {
+        struct stat it;
+        char path[PATH_MAX] = "";
+        if (stat(descriptor(who, fd).c_str(), &it) == -1 || !S_ISREG(it.st_mode)) return;
+        if (readlink(descriptor(who, fd).c_str(), path, sizeof path - 1) == -1) return;
+        add({"inode " + std::to_string(it.st_ino), named ? path : "", it.st_mode & 07777,
+             static_cast<size_t>(it.st_size)});
+    }
+
+    void note_size(const Tracee* who, uint64_t fd) {
+        struct stat file;
+        if (stat(descriptor(who, static_cast<int>(fd)).c_str(), &file) == -1) return;
+        for (Made& it : made_)
+            if (it.object == "inode " + std::to_string(file.st_ino))
+                it.bytes = static_cast<size_t>(file.st_size);
+    }
+
+    // One that is removed gives its inode number to the next.
     void add(const Made& object) {
-        for (const Made& it : made_)
-            if (it.object == object.object && it.name == object.name) return;
+        for (Made& it : made_)
+            if (it.object == object.object) {
+                it = object;
+                return;
+            }
         made_.push_back(object);
     }
 
