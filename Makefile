@@ -40,7 +40,7 @@ CATCH2 = $(shell printf '%s\n' '$(HASH)if __has_include(<catch2/catch_all.hpp>)'
 	'$(HASH)elif __has_include(<catch2/catch.hpp>)' 2 '$(HASH)endif' | \
 	$(CXX) -std=c++17 $(CPPFLAGS) -E -P -x c++ - | tr -d '\n')
 
-test: all tests/run
+test: all tests/run tests/grade/grade
 	tests/run $(TEST)
 
 tests/run: $(TESTS)

@@ -102,6 +102,15 @@ class Run {
         }
     }
 
+    // Waits for the first child: it stands before its first instruction, and the parent in its
+    // fork. nullptr if there never is one.
+    Tracee* until_born() {
+        until(
+            [](const Event& event) { return event.what == Event::forks && !event.child->thread; });
+        while (child() != nullptr && child()->state == Tracee::unborn && !child()->ended) next();
+        return child();
+    }
+
     // Lets all go on to the end.
     void finish() {
         release();
@@ -255,6 +264,14 @@ class Run {
         if (child() == nullptr) return "";
         for (const auto& [object, mapping] : shared(parent()))
             if (mapping.writable && shared(child()).count(object)) return object;
+        return "";
+    }
+    // The same before the child has it, too: the parent's first.
+    std::string parents_object() {
+        const std::string common = common_object();
+        if (!common.empty()) return common;
+        for (const auto& [object, mapping] : shared(parent()))
+            if (mapping.writable) return object;
         return "";
     }
     const std::vector<Made>& made() const { return made_; }
