@@ -108,6 +108,7 @@ class Stage {
     const Box& box;
     std::string program, directory;
     Verdicts verdicts;
+    bool endless = false;  // it used all of its processor time: once is enough
 
   private:
     // Where the box is not closed, only what is this user's.
