@@ -445,9 +445,10 @@ class Run {
         const bool failed = who->result < 0 && who->result >= -4095;
         const uint64_t* a = who->argument;
         if (failed && who->result == -EFBIG) stop("it wrote and wrote (too much output)");
-        if (failed && who->result == -EROFS)
-            stage_.remark("it tried to change a file outside of its directory: " +
-                          tracer.string(who, a[who->call == SYS_openat ? 1 : 0]));
+        const size_t path = who->call == SYS_openat || who->call == SYS_unlinkat ? 1 : 0;
+        const bool writes = who->call != SYS_openat || (a[2] & O_ACCMODE) != O_RDONLY;
+        if (who->result == -EROFS || (who->call == SYS_openat && who->result == -EACCES && writes))
+            stage_.remark("it tried to change what is not its own: " + tracer.string(who, a[path]));
         if (failed) return;
         bool opened = who->call == SYS_openat && (a[2] & O_CREAT);
 #ifdef SYS_open
