@@ -62,24 +62,31 @@ struct Case {
 };
 
 // Grades some at a time: much of it is waiting.
-void check(const std::string& lab, const std::string& base, const std::vector<Case>& cases) {
+std::vector<Graded> grade_all(const std::string& lab, const std::vector<std::string>& sources) {
     Scratch scratch;
     chmod(scratch.path.c_str(), 0755);
-    const size_t together = 4;
+    std::vector<Graded> all;
     std::deque<Program> running;
-    for (size_t i = 0; i < cases.size() + together; ++i) {
-        if (i < cases.size()) {
-            const std::string file = scratch.path + "/" + std::to_string(i) + ".cc";
-            put(file, changed(base, cases[i].changes));
-            running.emplace_back(Words{root() + "/tests/grade/grade", lab, file}, root());
-        }
-        if (i < together) continue;
-        const Case& it = cases[i - together];
-        const Graded graded = read(running.front().finish());
+    for (size_t i = 0; i < sources.size(); ++i) {
+        const std::string file = scratch.path + "/" + std::to_string(i) + ".cc";
+        put(file, sources[i]);
+        running.emplace_back(Words{root() + "/tests/grade/grade", lab, file}, root());
+        if (running.size() < 4) continue;
+        all.push_back(read(running.front().finish()));
         running.pop_front();
-        INFO(it.what << "\n" << graded.report);
-        CHECK(graded.lost == it.lost);
-        CHECK(has(graded.report, it.says));
+    }
+    for (Program& it : running) all.push_back(read(it.finish()));
+    return all;
+}
+
+void check(const std::string& lab, const std::string& base, const std::vector<Case>& cases) {
+    std::vector<std::string> sources;
+    for (const Case& it : cases) sources.push_back(changed(base, it.changes));
+    const std::vector<Graded> all = grade_all(lab, sources);
+    for (size_t i = 0; i < cases.size(); ++i) {
+        INFO(cases[i].what << "\n" << all[i].report);
+        CHECK(all[i].lost == cases[i].lost);
+        CHECK(has(all[i].report, cases[i].says));
     }
 }
 
@@ -369,35 +376,34 @@ TEST_CASE("nothing that a program does harms anything, or goes unnamed", "[grade
         {"removes all",
          "return system(\"rm -rf /dev/shm/* /tmp/* " + top + "/tests/grade; ipcrm -a\");",
          "these are gone or changed"},
-        {"writes to the grader's files",
-         "return open(\"" + top + "/tests/grade/grade.cc\", O_WRONLY | O_TRUNC) != -1;",
-         "change a file outside of its directory"},
+        {"writes to the grader's files", "return open(\"/etc/passwd\", O_WRONLY | O_TRUNC) != -1;",
+         "what is not its own: /etc/passwd"},
         {"writes to process 1",
          "return open(\"/proc/1/mem\", O_RDWR) != -1 || open(\"/proc/1/fd/1\", O_RDWR) != -1;",
          "1 of 20"},
         {"much memory", "for (;;) memset(malloc(1 << 20), 1, 1 << 20);", "signal 11"},
         {"becomes another program", "execlp(\"yes\", \"yes\", nullptr);", "too much output"},
     };
-    Scratch scratch;
-    chmod(scratch.path.c_str(), 0755);
     const std::string mark = "g" + std::to_string(getpid());
-    for (const Hostile& it : programs) {
-        put(scratch.path + "/mine.cc",
+    std::vector<std::string> sources;
+    for (const Hostile& it : programs)
+        sources.push_back(
             "#include <fcntl.h>\n#include <signal.h>\n#include <stdio.h>\n#include <stdlib.h>\n"
-            "#include <string.h>\n#include <sys/syscall.h>\n#include <unistd.h>\n"
-            "int main() { " +
-                it.body + " }\n");
-        const Graded graded = grade("1", scratch.path + "/mine.cc");
-        INFO(it.what << "\n" << graded.report);
-        CHECK(has(graded.report, it.says));
-        CHECK(has(graded.report, " of 20 points\n"));
-        CHECK(!has(graded.report, "not graded"));
-        CHECK(!has(graded.report, "20 of 20"));
-        CHECK(shell("ps -eo comm | grep -x " + mark).out.empty());
-        CHECK(exists(top + "/tests/grade/grade.cc"));
+            "#include <string.h>\n#include <sys/prctl.h>\n#include <sys/syscall.h>\n"
+            "#include <unistd.h>\n"
+            "int main() { prctl(PR_SET_NAME, \"" +
+            mark + "\"); " + it.body + " }\n");
+    const std::vector<Graded> all = grade_all("1", sources);
+    for (size_t i = 0; i < all.size(); ++i) {
+        INFO(programs[i].what << "\n" << all[i].report);
+        CHECK(has(all[i].report, programs[i].says));
+        CHECK(has(all[i].report, " of 20 points\n"));
+        CHECK(!has(all[i].report, "not graded"));
+        CHECK(!has(all[i].report, "20 of 20"));
     }
-    put(scratch.path + "/mine.cc", "#include \"/dev/zero\"\nint main() {}\n");
-    const Graded graded = grade("1", scratch.path + "/mine.cc");
-    INFO(graded.report);
-    CHECK(has(graded.report, "0 of 20 points\n"));
+    CHECK(shell("ps -eo comm | grep -x " + mark).out.empty());
+    CHECK(exists(top + "/tests/grade/grade.cc"));
+    const Graded endless = grade_all("1", {"#include \"/dev/zero\"\nint main() {}\n"})[0];
+    INFO(endless.report);
+    CHECK(has(endless.report, "0 of 20 points\n"));
 }
