@@ -190,7 +190,7 @@ inline Usual ordinary_run(Stage& stage) {
     if (both && !contents.saw.empty()) stage.lose("contents", contents);
 
     if (!run.why.empty() || run.status() != 0 || usual.output != kTranscript)
-        stage.lose("transcript", {"ran it, the parent first", seen(run), meaning(run), "./mine"});
+        stage.lose("transcript", {"ran it, the parent first", seen(run), meaning(run), "PROGRAM"});
     else
         stage.earn("transcript");
     if (both && run.orphan)
@@ -222,7 +222,7 @@ inline Usual ordinary_run(Stage& stage) {
         again.finish();
         if (!well(again, usual.output))
             stage.lose("residue", {"ran it a second time", seen(again),
-                                   "something of the first run is in the way", "./mine; ./mine"});
+                                   "something of the first run is in the way", "PROGRAM; PROGRAM"});
     }
     return usual;
 }
@@ -379,7 +379,7 @@ inline void try_masks(Stage& stage, const Usual& usual) {
     run.finish();
     if (!well(run, usual.output))
         stage.lose("mode", {"ran it with umask 077", seen(run), "it needs no rights for others",
-                            "(umask 077; ./mine)"});
+                            "(umask 077; PROGRAM)"});
     stage.earn("mode");
 }
 
@@ -417,8 +417,8 @@ inline void take_the_name(Stage& stage, const Usual& usual) {
     if (address != nullptr) shmdt(address);
     const auto after = stage.left();
     const std::string did = "made " + name + " first, as another program would, and ran it";
-    const std::string look = file ? "touch " + name + "; ./mine; ls -l " + name
-                                  : "ipcmk is of no use here: run shm_v/shm_v write, and ipcs -m";
+    const std::string look =
+        file ? "touch " + name + "; PROGRAM; ls -l " + name : "PROGRAM & ipcs -m";
     for (const auto& it : before)
         if (!after.count(it.first) || after.at(it.first) != it.second || now != theirs)
             return stage.lose(
@@ -463,7 +463,7 @@ inline void fail_calls(Stage& stage, const Usual& usual) {
         std::function<bool(const Tracee*)> is;
         int error;
     };
-    const Failure failures[] = {{"that makes the object", makes, EACCES},
+    const Failure failures[] = {{"that makes the object", makes, EMFILE},
                                 {"that gives it its size", sizes, ENOSPC},
                                 {"that maps it", maps, ENOMEM},
                                 {"fork", forks, EAGAIN}};
@@ -488,7 +488,7 @@ inline void fail_calls(Stage& stage, const Usual& usual) {
              seen(run),
              "every call can fail: say on stderr which did, and why (perror), and end "
              "with an exit status other than 0",
-             "strace -f -e inject=" + call + ":error=EIO:when=1 ./mine"});
+             "strace -f -e inject=" + call + ":error=EIO:when=1 PROGRAM"});
     }
     stage.earn("errors");
 }
