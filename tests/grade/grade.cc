@@ -20,11 +20,12 @@
 #include "build.h"
 #include "exchange.h"
 #include "lab.h"
+#include "residue.h"
 
 using std::string;
 using std::to_string;
 
-static const std::vector<Lab> kLabs = {exchange_lab()};
+static const std::vector<Lab> kLabs = {exchange_lab(), residue_lab()};
 
 // The verdicts go from the box to us as words, each with this behind it.
 constexpr char kEnd = '\036';

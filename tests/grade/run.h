@@ -380,7 +380,8 @@ class Run {
                          (stopped ? " is stopped" : " waits in " + call_name(it.call));
         }
         if (now - quiet_since_ > 300 && first == nullptr)
-            return stop("it does not end: " + who_waits + ", and nobody is left who could wake it");
+            return stop((ended_ > 0 ? "it left a process running: " : "it does not end: ") +
+                        who_waits + ", and nobody is left who could wake it");
         const bool sleep = first != nullptr &&
                            (first->call == SYS_nanosleep || first->call == SYS_clock_nanosleep);
         if (!sleep || now - quiet_since_ < 50 || skips_ != nullptr) return;
