@@ -351,6 +351,78 @@ TEST_CASE("lab 1: right programs that look odd lose nothing", "[grade]") {
     CHECK(fixed.lost.empty());
 }
 
+TEST_CASE("lab 2: a mistake costs what it breaks; right ones lose nothing", "[grade]") {
+    if (cannot_grade()) return;
+    for (const char* ours :
+         {"shm_posix/shm_posix.cc", "map_posix/map_posix.cc", "shm_v/shm_v.cc"}) {
+        const Graded it = grade("2", root() + "/" + ours);
+        INFO(it.report);
+        CHECK(has(it.report, "20 of 20 points\n"));
+    }
+    const Graded starter = grade("2", root() + "/docs/labs/2-residue/starter.cc");
+    INFO(starter.report);
+    CHECK(starter.lost == "errors signals killed orphan others");
+
+    const std::string made = "    if (fd == -1) err(1, \"shm_open\");\n";
+    const std::string parent = "    pid_t child = fork();\n", child = "    if (child == 0) {\n";
+    // Held signals, the name removed at once, a child that goes with its parent.
+    const std::pair<std::string, std::string>
+        hold = {"    int fd",
+                "    sigset_t all, before; sigfillset(&all); "
+                "sigprocmask(SIG_BLOCK, &all, &before);\n    int fd"},
+        let = {kUnlink, kUnlink + "    sigprocmask(SIG_SETMASK, &before, nullptr);\n"},
+        follow = {child, child +
+                             "        prctl(PR_SET_PDEATHSIG, SIGKILL); "
+                             "if (getppid() != maker) return 1;\n"},
+        header = {"#include <sys/mman.h>", "#include <sys/mman.h>\n#include <sys/prctl.h>"},
+        maker = {parent, "    const pid_t maker = getpid();\n" + parent};
+    const auto with = [&](Changes more) {
+        Changes all = {hold, let, follow, header, maker};
+        all.insert(all.end(), more.begin(), more.end());
+        return all;
+    };
+    check("2", "exchange.cc",
+          {
+              {"right", with({}), "", "20 of 20"},
+              {"no signal is held",
+               {follow, header, maker},
+               "signals",
+               "when it came back from openat"},
+              {"the child stays", {hold, let}, "orphan", "it left a process running"},
+              {"the child does not ask whether it is late",
+               with({{"if (getppid() != maker) return 1;", ""}}), "orphan", "before the child ran"},
+              {"removed after the mapping",
+               with({{kUnlink, ""},
+                     {"    sem_init", kUnlink + "    sem_init"},
+                     {"== -1) err(1, \"ftruncate\")",
+                      "== -1) { shm_unlink(name); err(1, \"ftruncate\"); }"},
+                     {"if (address == MAP_FAILED) err(1, \"mmap\")",
+                      "if (address == MAP_FAILED) { shm_unlink(name); err(1, \"mmap\"); }"},
+                     {"    sigprocmask(SIG_SETMASK, &before, nullptr);\n", ""},
+                     {"    pid_t child",
+                      "    sleep(0); close(fd); sigprocmask(SIG_SETMASK, &before, "
+                      "nullptr);\n    pid_t child"}}),
+               "", "20 of 20"},
+              {"a killed child is no matter",
+               with({{"if (WIFSIGNALED(status)) errx(1, \"the child was killed\");", ""}}), "child",
+               "killed the child"},
+              {"not an exchange", with({{"There is", "There are"}}),
+               "exchange errors signals killed "
+               "orphan child others",
+               "the exchange of lab 1"},
+              {"the child notices by itself",
+               {hold,
+                let,
+                header,
+                maker,
+                {kWait,
+                 "while (sem_trywait(&shared->ready) == -1) { if (getppid() != maker) return 1; "
+                 "usleep(50000); }"}},
+               "",
+               "20 of 20"},
+          });
+}
+
 TEST_CASE("nothing that a program does harms anything, or goes unnamed", "[grade]") {
     if (cannot_grade()) return;
     const std::string top = root();
