@@ -31,6 +31,21 @@ docs/explain: tests/trace.h
 perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/packets/*.h)
 	$(COMPILE) -ftree-vectorize $(LDFLAGS) -o $@ $(PERF_SOURCES) $(LIBS)
 
+tests/grade/grade: tests/grade/grade.cc $(wildcard tests/grade/*.h) tests/trace.h .flags
+	$(COMPILE) $(LDFLAGS) -o $@ $< $(LIBS)
+
+# The labs: docs/labs/README.md.
+lab: tests/grade/grade
+	@tests/grade/grade
+
+LABS = $(foreach dir,$(wildcard docs/labs/*-*/),lab$(firstword $(subst -, ,$(notdir $(dir:/=)))))
+$(LABS): lab%: tests/grade/grade docs/explain
+	@CXX='$(CXX)' tests/grade/grade mine $* $(if $(HINT),hint)
+	@cd docs/labs/$*-*/ && $(CXX) -std=c++17 -g -pthread -o mine mine.cc -lrt 2>/dev/null || true
+
+grade: tests/grade/grade
+	@CXX='$(CXX)' tests/grade/grade all '$(LAB)' '$(FROM)'
+
 demo: $(EXCHANGE)
 	@for program in $(EXCHANGE); do echo "$$program"; $$program || exit; done
 
@@ -46,7 +61,7 @@ CATCH2 = $(shell printf '%s\n' '$(HASH)if __has_include(<catch2/catch_all.hpp>)'
 	'$(HASH)elif __has_include(<catch2/catch.hpp>)' 2 '$(HASH)endif' | \
 	$(CXX) -std=c++17 $(CPPFLAGS) -E -P -x c++ - | tr -d '\n')
 
-test: all tests/run
+test: all tests/run tests/grade/grade
 	tests/run $(TEST)
 
 tests/run: $(TESTS)
@@ -83,16 +98,18 @@ lint:
 	done
 
 clean:
-	rm -f $(PROGRAMS) perf/perf $(TESTS) tests/run .flags
+	rm -f $(PROGRAMS) perf/perf $(TESTS) tests/run tests/grade/grade .flags
 
 help:
 	@echo 'make         build the programs'
 	@echo 'make demo    build and run the three exchanges'
 	@echo 'make perf    time the mechanisms, in less than a minute; make perf-full takes minutes'
+	@echo 'make lab     list the labs; make lab1 begins the first; make lab1 HINT=1'
+	@echo 'make grade   LAB=1 FROM=submissions: grade them all (docs/labs/instructors.md)'
 	@echo 'make test    build and run the tests; make test TEST="[read]" runs some'
 	@echo 'make lint    look for bugs with clang-tidy and cppcheck'
 	@echo 'make deps    install Catch2, which only the tests need (apt-get, dnf, pacman, zypper, apk)'
 	@echo 'make clean   remove all that make made'
 	@echo 'CXX, CXXFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are honoured.'
 
-.PHONY: all always demo perf perf-full test lint catch2 deps clean help
+.PHONY: all always lab $(LABS) grade demo perf perf-full test lint catch2 deps clean help

@@ -194,6 +194,24 @@ class Tracer {
         return true;
     }
 
+    // When it enters a call: its first argument becomes that. False where we cannot.
+    bool set_argument(const Tracee* who, uint64_t value) {
+#if defined __x86_64__ || defined __aarch64__
+        user_regs_struct registers;
+        iovec all = {&registers, sizeof registers};
+        if (ptrace(PTRACE_GETREGSET, who->pid, NT_PRSTATUS, &all) == -1) return false;
+        if (all.iov_len != sizeof registers) return false;  // a 32-bit program
+#if defined __x86_64__
+        registers.rdi = value;
+#else
+        registers.regs[0] = value;
+#endif
+        return ptrace(PTRACE_SETREGSET, who->pid, NT_PRSTATUS, &all) == 0;
+#else
+        return who == nullptr && value == 0;
+#endif
+    }
+
     // Sends a signal, SIGKILL for one, to a process or to its process group. Not to the group that
     // we are in ourselves: `prepare` should make a new one [setsid(2)].
     bool send(Tracee* who, int number, bool group = false) {
@@ -392,6 +410,7 @@ inline std::string call_name(uint64_t number) {
 #ifdef SYS_open  // newer architectures have only the calls with more arguments
         CALL(open), CALL(unlink), CALL(rename), CALL(fork), CALL(vfork), CALL(dup2), CALL(access),
         CALL(readlink), CALL(poll), CALL(pipe), CALL(mkdir), CALL(rmdir), CALL(link),
+        CALL(pause),
 #endif
 #ifdef SYS_alarm
         CALL(alarm),

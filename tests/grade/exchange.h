@@ -1,0 +1,539 @@
+// Lab 1, the exchange: sharing is not waiting. A parent makes a shared object and forks; the child
+// waits until the parent has stored three items there, and prints them.
+//
+// However a program does it, the kernel shows the same: an object that both have mapped, bytes in
+// it, who waits while the other stands still. That is what we look at; each function is one look.
+
+#pragma once
+
+#include <random>
+
+#include "lab.h"
+
+namespace exchange {
+
+inline const std::string kItems[3] = {"Nellson", "Daisy", "Robbie"};
+
+inline std::string replaced(std::string text, const std::string& from, const std::string& to) {
+    for (size_t at = 0; (at = text.find(from, at)) != std::string::npos; at += to.size())
+        text.replace(at, from.size(), to);
+    return text;
+}
+
+// What a run printed, with <parent> and <child> for the pids.
+inline std::string printed(Run& run) {
+    std::string text = run.out();
+    if (run.child()) text = replaced(text, std::to_string(run.child()->pid), "<child>");
+    return replaced(text, std::to_string(run.parent()->pid), "<parent>");
+}
+
+constexpr char kTranscript[] =
+    "Child <child>: start\nThere is 3 item in the shm\n1: Nellson\n2: Daisy\n3: Robbie\n"
+    "Parent <parent> get child status:0\n";
+
+// What an ordinary run has shown; the others are compared with it, so that a wrong word costs one
+// requirement.
+struct Usual {
+    std::string name;    // of the object; "": it has none
+    std::string output;  // as printed() has it
+};
+
+// How a run ended and what it printed, for "seen".
+inline std::string seen(Run& run) {
+    std::string text =
+        !run.why.empty()      ? run.why
+        : run.status() >= 128 ? "it was killed by signal " + std::to_string(run.status() - 128) +
+                                    ", " + strsignal(run.status() - 128)
+        : run.status() > 0 ? "it ended with exit status " + std::to_string(run.status())
+                           : "it ended with exit status 0";
+    for (const auto& [stream, kept] :
+         {std::pair<std::string, std::string>{"stdout", run.out()}, {"stderr", run.err()}})
+        if (!kept.empty())
+            text += "\n" + stream + ": " + kept.substr(0, 600) + (kept.size() > 600 ? "..." : "");
+    return text;
+}
+
+inline std::vector<std::string> lines(const std::string& text) {
+    std::vector<std::string> all;
+    std::istringstream rest(text);
+    for (std::string line; std::getline(rest, line);) all.push_back(line);
+    std::sort(all.begin(), all.end());
+    return all;
+}
+
+// Whether it has ended well and printed these lines, in whatever order.
+inline bool well(Run& run, const std::string& wanted) {
+    return run.why.empty() && run.status() == 0 && lines(printed(run)) == lines(wanted);
+}
+
+// Why a transcript is not the right one.
+inline std::string meaning(Run& run) {
+    const std::string out = run.out();
+    const auto all = lines(out);
+    if (run.child() == nullptr) return "nobody was forked: there is no child";
+    if (!run.why.empty()) return "who waits must be woken, and whoever wakes must share with him";
+    if (run.status() >= 128) return "a store or load where nothing is mapped, or beyond the object";
+    if (out.empty()) return "nothing printed: is stdout flushed where the process ends by _exit?";
+    const auto twice = std::adjacent_find(all.begin(), all.end());
+    if (twice != all.end() && twice->size() > 3)
+        return "'" + *twice +
+               "' came twice: what waits in stdio's buffer at fork, both processes "
+               "print; fflush(stdout) before fork";
+    for (const std::string& item : kItems)
+        if (out.find(item) == std::string::npos)
+            return "the child printed before all three items were there, or did not get to print";
+    if (out.find("Parent") == std::string::npos)
+        return "the parent does not say how its child ended";
+    if (out.rfind("Parent", 0) == 0) return "the parent's line comes last: it waits for its child";
+    return "each character counts: compare with the lines of the page; the pids are those of the "
+           "two processes";
+}
+
+// The parent has come to where it waits for its child, or has ended.
+inline bool parent_waits(Run& run) {
+    const Tracee* parent = run.parent();
+    return run.child() != nullptr &&
+           (parent->ended ||
+            (parent->in_call && (parent->call == SYS_wait4 || parent->call == SYS_waitid)));
+}
+
+inline bool in_child(Run& run, const Tracee* who) {
+    while (who != nullptr && who->thread) who = who->parent;
+    return who != nullptr && who == run.child();
+}
+
+// Others' things, that the program has nothing to do with.
+inline std::map<std::string, std::string> plant_others(const Stage& stage) {
+    std::ofstream("/dev/shm/of-others") << "of others";
+    chmod("/dev/shm/of-others", 0666);
+    if (chown("/dev/shm/of-others", stage.user(), static_cast<gid_t>(-1))) Box::fail("chown");
+    const int id = shmget(0x6f746872, 100, IPC_CREAT | IPC_EXCL | 0666);
+    if (id == -1) Box::fail("shmget");
+    shmid_ds it;
+    shmctl(id, IPC_STAT, &it);
+    it.shm_perm.uid = stage.user();
+    shmctl(id, IPC_SET, &it);
+    return stage.left();
+}
+
+// The object with the items in it; if none has them, one that something was stored in; else "".
+inline std::string object_of(Run& run) {
+    std::string other;
+    for (const auto& [object, mapping] : run.shared(run.parent())) {
+        const std::string bytes = run.bytes(object);
+        if (bytes.find(kItems[2]) != std::string::npos) return object;
+        const bool semaphore = mapping.name.rfind("/dev/shm/sem.", 0) == 0;
+        if (!semaphore && bytes.find_first_not_of('\0') != std::string::npos) other = object;
+    }
+    return other;
+}
+
+// What is wrong with the object's contents, once the parent has stored and nobody else has run;
+// `saw` is empty if nothing is.
+inline Finding look_at_contents(Run& run, const std::string& object) {
+    const std::string bytes = run.bytes(object), look = "docs/explain PROGRAM";
+    const std::string did = "held the child, let the parent store, and looked at the object's " +
+                            std::to_string(bytes.size()) + " bytes";
+    for (const std::string& item : kItems)
+        if (bytes.find(item) == std::string::npos)
+            return {did, "no '" + item + "' among them",
+                    "the items themselves belong there, within the object's size: a pointer to "
+                    "them means nothing to another process",
+                    look};
+    std::ifstream maps("/proc/" + std::to_string(run.parent()->pid) + "/maps");
+    for (std::string line; !run.parent()->ended && std::getline(maps, line);) {
+        uint64_t begin = 0, end = 0, word = 0;
+        sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64, &begin, &end);
+        for (size_t at = 0; at + sizeof word <= bytes.size(); at += sizeof word) {
+            memcpy(&word, &bytes[at], sizeof word);
+            if (word < begin || word >= end) continue;
+            char text[64];
+            snprintf(text, sizeof text, "byte %zu: 0x%" PRIx64 ", an address of the parent: ", at,
+                     word);
+            return {did, text + line,
+                    "a pointer (a std::string has one, too): another process may have something "
+                    "else at that address; store the bytes or an offset",
+                    look};
+        }
+    }
+    return {};
+}
+
+// The parent goes first: the usual case.
+inline Usual ordinary_run(Stage& stage) {
+    const auto others = plant_others(stage);
+    Run run(stage);
+    run.until_born();
+    run.in_turns([&] { return parent_waits(run); });
+    const std::string object = object_of(run);
+    const Finding contents = look_at_contents(run, object);
+    run.finish();
+    const auto common = run.common_objects();
+    const bool both = std::count(common.begin(), common.end(), object) > 0;
+
+    Usual usual = {"", printed(run)};
+    for (const Made& it : run.made())
+        if (it.object == object) usual.name = it.name;
+    if (!both)
+        stage.lose("shared",
+                   {"ran it and looked at the shared mappings of both processes [/proc/PID/maps]",
+                    run.child() == nullptr             ? "it has forked no process"
+                    : run.shared(run.parent()).empty() ? "the parent has none"
+                    : run.shared(run.child()).empty()  ? "the parent has one, the child none"
+                                                       : "each has another object",
+                    "what one stores, the other does not see: MAP_SHARED, and the same object in "
+                    "both, by fork or by name",
+                    "grep rw-s /proc/PID/maps"});
+    else
+        stage.earn("shared");
+    if (both && contents.saw.empty()) stage.earn("contents");
+    if (both && !contents.saw.empty()) stage.lose("contents", contents);
+
+    if (!run.why.empty() || run.status() != 0 || usual.output != kTranscript)
+        stage.lose("transcript", {"ran it, the parent first", seen(run), meaning(run), "PROGRAM"});
+    else
+        stage.earn("transcript");
+    if (both && run.orphan)
+        stage.lose("status", {"ran it, the parent first", "the parent ended before its child",
+                              "wait for the child: it may still need what you take away, and "
+                              "nobody learns how it ended",
+                              "man 2 waitpid"});
+
+    const auto left = stage.left();
+    std::string more, gone;
+    for (const auto& it : left)
+        if (!others.count(it.first)) more += "\n" + it.first + " (" + it.second + ")";
+    for (const auto& it : others)
+        if (!left.count(it.first) || left.at(it.first) != it.second) gone += "\n" + it.first;
+    if (!gone.empty())
+        stage.lose("residue",
+                   {"ran it where others have things, too", "these are gone or changed:" + gone,
+                    "remove only what you have made", "ls -l /dev/shm; ipcs"});
+    if (run.why.find("left a process") != std::string::npos)
+        stage.lose("residue", {"ran it, and waited for 2 s after its end", run.why,
+                               "every process that you start you wait for", "ps -ef"});
+    if (!more.empty())
+        stage.lose("residue",
+                   {"ran it, and looked at what is there afterwards", "left behind:" + more,
+                    "objects outlive processes: somebody has to remove the name",
+                    "ls -l /dev/shm; ipcs -m"});
+    if (run.why.empty() && run.status() == 0) {
+        Run again(stage);
+        again.finish();
+        if (!well(again, usual.output))
+            stage.lose("residue", {"ran it a second time", seen(again),
+                                   "something of the first run is in the way", "PROGRAM; PROGRAM"});
+    }
+    return usual;
+}
+
+// The parent stands still, right after fork: does the child wait?
+inline void hold_the_parent(Stage& stage, const Usual& usual) {
+    constexpr long kHold = 3000;  // milliseconds
+    const std::string did = "held the parent right after fork, as a slow machine would, for 3 s";
+    const std::string look = "docs/explain --step PROGRAM";
+    const auto lost = [&](const std::string& saw, const std::string& means) {
+        stage.lose("waits", {did, saw, means, look});
+    };
+    stage.clear();
+    Run run(stage);
+    Tracee* child = run.until_born();
+    if (child == nullptr) return lost("it has forked no process", "there is no child");
+    for (const Mapping& it : run.mappings(run.parent()))
+        if (run.bytes(it.object).find(kItems[2]) != std::string::npos)
+            return lost("the items were stored before fork",
+                        "then nobody has to wait: this lab asks for it after fork");
+    // The child runs. Its sleeps pass at once (`skipped`): one that only sleeps long enough waits
+    // for nothing. Where it sleeps until it is woken, there is no need to go on looking.
+    const long start = Tracer::now();
+    long skipped = 0, quiet = start;
+    bool rests = false;
+    run.go_on(child);
+    while (Tracer::now() - start < kHold) {
+        const Event event = run.next(20);
+        if (event.what == Event::over) break;
+        if (run.out().find("There is") != std::string::npos) break;
+        if (event.what == Event::ended && event.who == child) break;
+        if (event.what == Event::nothing) {
+            rests = rests || run.sleeps(child);
+            const bool waits = run.lasts(child) >= kHold && run.sleeps(child);
+            if (!waits) quiet = Tracer::now();
+            if (waits && Tracer::now() - quiet > 100) break;
+            continue;
+        }
+        quiet = Tracer::now();
+        const bool sleep = event.what == Event::enters && (event.who->call == SYS_nanosleep ||
+                                                           event.who->call == SYS_clock_nanosleep);
+        if (sleep && skipped >= kHold) break;  // it has slept, looked, and sleeps again
+        rests = rests || sleep;
+        const long time = sleep ? std::max(1L, run.lasts(event.who)) : 0;
+        if (sleep && run.tracer.answer(event.who, 0)) skipped += time;
+        if (event.who != run.parent()) run.go_on(event.who);
+    }
+    if (run.out().find("There is") != std::string::npos || child->ended) {
+        const std::string how = child->ended ? "the child ended" : "the child printed items";
+        return lost(
+            how + (skipped > 0 ? ", after sleeping for " + std::to_string(skipped) + " ms" : "") +
+                ", while the parent had stored nothing\n" +
+                (run.out().empty() ? "" : "stdout: " + run.out()),
+            skipped > 0 ? "sleeping is not waiting: no time is long enough; wait for the "
+                          "items"
+                        : "sharing is not waiting: the child sees the bytes at once, also "
+                          "those that are not there yet");
+    }
+    if (!rests) stage.remark("the child does not sleep while it waits: it keeps a processor busy");
+    run.finish();
+    if (!well(run, usual.output))
+        return stage.lose("waits", {did + ", and let it go on", seen(run), meaning(run), look});
+    stage.earn("waits");
+}
+
+// Does the child print what the object holds? The bytes change between the store and its look.
+inline void change_an_item(Stage& stage, const Usual& usual) {
+    std::random_device device;
+    std::string item = "D";
+    for (size_t i = 1; i < kItems[1].size(); ++i) item += static_cast<char>('a' + device() % 26);
+    stage.clear();
+    Run run(stage);
+    run.until_born();
+    const bool stored = run.in_turns([&] { return parent_waits(run); });
+    const std::string there = object_of(run);
+    const std::string bytes = run.bytes(there);
+    for (size_t at = 0; (at = bytes.find(kItems[1], at)) != std::string::npos; ++at)
+        run.set_bytes(there, at, item);
+    run.finish();
+    const std::string wanted = replaced(usual.output, kItems[1], item);
+    if (well(run, wanted) && wanted != usual.output) return stage.earn("holds");
+    stage.lose("holds",
+               {"held the child, let the parent store, changed Daisy to " + item +
+                    " in the object, and let the child go",
+                (stored ? "" : "the parent did not come to wait for its child; ") + seen(run),
+                "the child has to print what the object holds, when it has waited: not "
+                "what it knows, or has looked at before",
+                "docs/explain PROGRAM"});
+}
+
+// Does the parent say how its child ended? The child ends with 3, and then by a signal.
+inline void let_the_child_fail(Stage& stage, const Usual& usual) {
+    const auto ends = [](Run& run, const Event& event) {
+        return event.what == Event::enters && event.who->call == SYS_exit_group &&
+               in_child(run, event.who);
+    };
+    {
+        stage.clear();
+        Run run(stage);
+        const Event event = run.until([&](const Event& e) { return ends(run, e); });
+        if (event.what != Event::over && !run.tracer.set_argument(event.who, 3))
+            throw std::runtime_error("cannot change a call's argument here");
+        run.finish();
+        const std::string out = printed(run);
+        const std::string wanted = replaced(usual.output, "status:0", "status:3");
+        const bool right = lines(out) == lines(wanted) && wanted != usual.output;
+        // Or it ends with an error, and says that the child failed.
+        const bool told = out.find("status:") == std::string::npos && run.status() != 0 &&
+                          run.status() < 128 && !run.err().empty();
+        if (!run.why.empty() || (!right && !told))
+            stage.lose("status",
+                       {"had the child end with exit status 3", seen(run),
+                        out.find("status:768") != std::string::npos
+                            ? "768 is 3 * 256: what waitpid stores is not the exit status; "
+                              "WEXITSTATUS"
+                            : "status:3 is the truth: take it from waitpid, and do not end before",
+                        "man 2 waitpid"});
+    }
+    stage.clear();
+    Run run(stage);
+    run.until_born();
+    run.in_turns([&] { return parent_waits(run); });
+    if (run.child() != nullptr && !run.child()->ended) run.tracer.send(run.child(), SIGKILL);
+    run.finish();
+    if (!run.why.empty() || run.out().find("status:0") != std::string::npos)
+        stage.lose("status",
+                   {"killed the child with SIGKILL, while the parent waited for it", seen(run),
+                    "a child that was killed has no exit status, and WEXITSTATUS says 0: "
+                    "ask WIFSIGNALED first",
+                    "man 2 waitpid"});
+    stage.earn("status");
+}
+
+// Who may write to it, if the user's umask forbids nothing; does it work if the umask forbids all?
+inline void try_masks(Stage& stage, const Usual& usual) {
+    Run::Options options;
+    options.mask = 0;
+    stage.clear();
+    {
+        Run run(stage, options);
+        run.finish();
+        for (const Made& it : run.made())
+            if (run.shared(run.parent()).count(it.object) && !it.name.empty() && (it.mode & 022)) {
+                char mode[16];
+                snprintf(mode, sizeof mode, "%03o", it.mode & 0777);
+                stage.lose("mode", {"ran it with umask 000", it.name + " has mode " + mode,
+                                    "everybody may write to it; ask for 0600, whatever the umask",
+                                    "(umask 000; docs/explain PROGRAM)"});
+            }
+    }
+    options.mask = 077;
+    stage.clear();
+    Run run(stage, options);
+    run.finish();
+    if (!well(run, usual.output))
+        stage.lose("mode", {"ran it with umask 077", seen(run), "it needs no rights for others",
+                            "(umask 077; PROGRAM)"});
+    stage.earn("mode");
+}
+
+// Somebody has an object of that name already.
+inline void take_the_name(Stage& stage, const Usual& usual) {
+    const std::string& name = usual.name;
+    if (name.empty()) return stage.earn("exists");
+    const bool file = name[0] == '/';
+    const std::string theirs(4096, 'x');
+    const key_t key = file ? 0 : static_cast<key_t>(std::stoul(name, nullptr, 16));
+    void* address = nullptr;
+    stage.clear();
+    if (file) {
+        std::ofstream(name) << theirs;
+        chmod(name.c_str(), 0600);
+        if (chown(name.c_str(), stage.user(), static_cast<gid_t>(-1))) Box::fail("chown");
+    } else {
+        const int id = shmget(key, theirs.size(), IPC_CREAT | IPC_EXCL | 0600);
+        if (id == -1) Box::fail("shmget");
+        address = shmat(id, nullptr, 0);
+        theirs.copy(static_cast<char*>(address), theirs.size());
+        shmid_ds it;
+        shmctl(id, IPC_STAT, &it);
+        it.shm_perm.uid = stage.user();
+        shmctl(id, IPC_SET, &it);
+    }
+    const auto before = stage.left();
+    Run run(stage);
+    run.finish();
+    std::string now;
+    if (file)
+        now = (std::ostringstream() << std::ifstream(name).rdbuf()).str();
+    else
+        now.assign(static_cast<char*>(address), theirs.size());
+    if (address != nullptr) shmdt(address);
+    const auto after = stage.left();
+    const std::string did = "made " + name + " first, as another program would, and ran it";
+    const std::string look =
+        file ? "touch " + name + "; PROGRAM; ls -l " + name : "PROGRAM & ipcs -m";
+    for (const auto& it : before)
+        if (!after.count(it.first) || after.at(it.first) != it.second || now != theirs)
+            return stage.lose(
+                "exists",
+                {did, !after.count(it.first) ? "it is gone" : "its size, mode or bytes changed",
+                 "what you have not made is not yours to use or remove: O_EXCL (IPC_EXCL) "
+                 "refuses what exists",
+                 look});
+    const bool refused = run.status() != 0 && run.status() < 128 && !run.err().empty();
+    const bool took_another = well(run, usual.output);
+    if (!run.why.empty() || (!refused && !took_another))
+        return stage.lose("exists", {did, seen(run),
+                                     "it has to say on stderr why it cannot go on, and end with an "
+                                     "exit status other than 0",
+                                     look});
+    stage.earn("exists");
+}
+
+// Each call of the parent that can fail fails once.
+inline void fail_calls(Stage& stage, const Usual& usual) {
+    const auto makes = [](const Tracee* who) {
+        return who->call == SYS_openat ? (who->argument[2] & O_CREAT) != 0
+#ifdef SYS_open
+               : who->call == SYS_open ? (who->argument[1] & O_CREAT) != 0
+#endif
+                                       : who->call == SYS_shmget || who->call == SYS_memfd_create;
+    };
+    const auto maps = [](const Tracee* who) {
+        return who->call == SYS_shmat || (who->call == SYS_mmap && (who->argument[3] & MAP_SHARED));
+    };
+    const Run* run_of = nullptr;
+    const auto forks = [&](const Tracee* who) {
+#ifdef SYS_fork
+        if (who->call == SYS_fork || who->call == SYS_vfork) return true;
+#endif
+        return (who->call == SYS_clone || who->call == SYS_clone3) &&
+               !(run_of->clone_flags(who) & 0x10000);  // CLONE_THREAD
+    };
+    const auto sizes = [](const Tracee* who) { return who->call == SYS_ftruncate; };
+    struct Failure {
+        std::string call;
+        std::function<bool(const Tracee*)> is;
+        int error;
+    };
+    const Failure failures[] = {{"that makes the object", makes, EMFILE},
+                                {"that gives it its size", sizes, ENOSPC},
+                                {"that maps it", maps, ENOMEM},
+                                {"fork", forks, EAGAIN}};
+    for (const Failure& failure : failures) {
+        stage.clear();
+        Run run(stage);
+        run_of = &run;
+        const Event event = run.until([&](const Event& e) {
+            return e.what == Event::enters && e.who == run.parent() && failure.is(e.who);
+        });
+        if (event.what == Event::over) continue;  // it does without
+        const std::string call = call_name(event.who->call);
+        if (!run.tracer.answer(event.who, -failure.error))
+            throw std::runtime_error("cannot fail a call here");
+        run.finish();
+        const bool told = run.status() != 0 && run.status() < 128 && !run.err().empty();
+        const bool managed = well(run, usual.output);
+        if (run.why.empty() && (told || managed)) continue;
+        return stage.lose(
+            "errors",
+            {"had the call fail " + failure.call + ": " + call + ", " + strerror(failure.error),
+             seen(run),
+             "every call can fail: say on stderr which did, and why (perror), and end "
+             "with an exit status other than 0",
+             "strace -f -e inject=" + call + ":error=EIO:when=1 PROGRAM"});
+    }
+    stage.earn("errors");
+}
+
+inline void grade(Stage& stage) {
+    const Usual usual = ordinary_run(stage);
+    const bool shared = stage.verdicts.met["shared"];
+    const bool ended =
+        stage.verdicts.findings["transcript"].saw.find("does not end") == std::string::npos;
+    if (!shared || !ended) {
+        const std::string needs = !shared ? "a shared object" : "a program that ends";
+        for (const char* id :
+             {"contents", "holds", "waits", "status", "mode", "exists", "residue", "errors"})
+            if (!stage.verdicts.met.count(id) || !shared)
+                stage.lose(id, {"", "not shown: it needs " + needs, "", ""});
+        if (!shared) stage.lose("transcript", {"", "it counts only with a shared object", "", ""});
+        return;
+    }
+    stage.earn("residue");
+    hold_the_parent(stage, usual);
+    change_an_item(stage, usual);
+    let_the_child_fail(stage, usual);
+    try_masks(stage, usual);
+    take_the_name(stage, usual);
+    fail_calls(stage, usual);
+}
+
+}  // namespace exchange
+
+inline Lab exchange_lab() {
+    return {1,
+            "1-exchange",
+            "the exchange: sharing is not waiting",
+            45,
+            {"shm_posix/shm_posix.cc", "map_posix/map_posix.cc", "shm_v/shm_v.cc"},
+            {{"builds", 1, "it builds"},
+             {"shared", 3, "parent and child share an object"},
+             {"transcript", 2, "it prints what the page shows, with its pids"},
+             {"contents", 2, "the items are in the object, and no addresses"},
+             {"waits", 3, "the child waits until the items are there, however slow the parent"},
+             {"holds", 2, "the child prints what the object holds"},
+             {"status", 2, "the parent waits for its child and tells how it ended"},
+             {"residue", 2, "nothing is left, and what others have stays"},
+             {"mode", 1, "nobody else can write to it, whatever the umask"},
+             {"exists", 1, "an object that exists is refused and untouched"},
+             {"errors", 1, "a call that fails is reported"}},
+            exchange::grade};
+}

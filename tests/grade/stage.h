@@ -1,0 +1,158 @@
+// Where the runs of one submission take place: the program, its directory, what lies around, and
+// the verdicts.
+
+#pragma once
+
+#include <dirent.h>
+#include <stdlib.h>
+#include <sys/msg.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
+
+#include <fstream>
+#include <map>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "box.h"
+
+// What is said of a requirement that is not met: what was done, what was seen, what that means, and
+// the command with which to see it.
+struct Finding {
+    std::string did, saw, means, command;
+};
+
+// The verdicts on one submission. A requirement that nothing was said of is not graded.
+struct Verdicts {
+    std::map<std::string, bool> met;
+    std::map<std::string, Finding> findings;  // of those that are not met
+    std::set<std::string> remarks;            // cost no points
+};
+
+class Stage {
+  public:
+    // In the process that box.enter() has made.
+    explicit Stage(const Box& from) : box(from) {
+        char path[] = "/tmp/lab-XXXXXX";
+        if (mkdtemp(path) == nullptr) Box::fail("mkdtemp");
+        top_ = path;
+        directory = top_ + "/work";
+        program = top_ + "/mine";
+        if (mkdir(directory.c_str(), 0777) == -1) Box::fail("mkdir");
+        chmod(top_.c_str(), 0755);
+        chmod(directory.c_str(), 0777);
+        before_ = things();
+    }
+    ~Stage() {
+        clear();
+        rmdir(directory.c_str());
+        unlink(program.c_str());
+        rmdir(top_.c_str());
+    }
+    Stage(const Stage&) = delete;
+    Stage& operator=(const Stage&) = delete;
+
+    void earn(const std::string& requirement) {
+        if (!verdicts.met.count(requirement)) verdicts.met[requirement] = true;
+    }
+    // The first finding stays.
+    void lose(const std::string& requirement, const Finding& finding) {
+        const auto known = verdicts.met.find(requirement);
+        if (known != verdicts.met.end() && !known->second) return;
+        verdicts.met[requirement] = false;
+        verdicts.findings[requirement] = finding;
+    }
+    void remark(const std::string& text) { verdicts.remarks.insert(text); }
+
+    // What is there that outlives a process, and was not there before: files in /dev/shm and in the
+    // program's directory by path, System V objects as "shm 7"; each with how it looks.
+    std::map<std::string, std::string> left() const {
+        std::map<std::string, std::string> all = things();
+        for (const auto& it : before_) all.erase(it.first);
+        return all;
+    }
+
+    // Ends what runs and removes what is left: the next run begins anew.
+    void clear() const {
+        if (box.refused.empty()) kill(-1, SIGKILL);  // from process 1: all in the box
+        while (waitpid(-1, nullptr, __WALL) > 0) continue;
+        for (const auto& [name, looks] : left()) {
+            const int id = atoi(name.c_str() + 3);
+            if (name[0] == '/')
+                remove(name);
+            else if (name.rfind("shm", 0) == 0)
+                shmctl(id, IPC_RMID, nullptr);
+            else if (name.rfind("sem", 0) == 0)
+                semctl(id, 0, IPC_RMID);
+            else
+                msgctl(id, IPC_RMID, nullptr);
+        }
+    }
+
+    // Whom the program runs as.
+    uid_t user() const { return box.refused.empty() && geteuid() == 0 ? 65534 : geteuid(); }
+
+    // A file, or a directory with all that is in it.
+    static void remove(const std::string& path) {
+        if (unlink(path.c_str()) == 0 || rmdir(path.c_str()) == 0) return;
+        DIR* all = opendir(path.c_str());
+        while (const dirent* it = all == nullptr ? nullptr : readdir(all))
+            if (strcmp(it->d_name, ".") != 0 && strcmp(it->d_name, "..") != 0)
+                remove(path + "/" + it->d_name);
+        if (all != nullptr) closedir(all);
+        rmdir(path.c_str());
+    }
+
+    const Box& box;
+    std::string program, directory;
+    Verdicts verdicts;
+    bool endless = false;  // it used all of its processor time: once is enough
+
+  private:
+    // Where the box is not closed, only what is this user's.
+    std::map<std::string, std::string> things() const {
+        const bool all_users = box.refused.empty();
+        std::map<std::string, std::string> all;
+        for (const std::string& where : {std::string("/dev/shm"), directory}) {
+            DIR* names = opendir(where.c_str());
+            while (const dirent* it = names == nullptr ? nullptr : readdir(names)) {
+                const std::string path = where + "/" + it->d_name;
+                struct stat looks;
+                if (strcmp(it->d_name, ".") == 0 || strcmp(it->d_name, "..") == 0) continue;
+                if (lstat(path.c_str(), &looks) == -1) continue;
+                if (!all_users && looks.st_uid != geteuid()) continue;
+                char text[64];
+                snprintf(text, sizeof text, "%jd bytes, mode %o", intmax_t{looks.st_size},
+                         looks.st_mode & 07777);
+                all[path] = text;
+            }
+            if (names != nullptr) closedir(names);
+        }
+        // Of a row we need: key, id, mode and, each kind in its own column, the owner.
+        for (const auto& [kind, column] :
+             std::map<std::string, int>{{"shm", 7}, {"sem", 4}, {"msg", 7}}) {
+            std::ifstream rows("/proc/sysvipc/" + kind);
+            std::string row;
+            std::getline(rows, row);
+            while (std::getline(rows, row)) {
+                std::istringstream words(row);
+                std::vector<long> field;
+                for (long number; words >> number;) field.push_back(number);
+                if (field.size() < 8) continue;
+                if (!all_users && field[static_cast<size_t>(column)] != geteuid()) continue;
+                // SHM_DEST: it has been removed, and goes with the last who has it attached.
+                if (kind == "shm" && field[2] / 1000 % 2 == 1) continue;
+                char key[16];
+                snprintf(key, sizeof key, "0x%08x", static_cast<unsigned>(field[0]));
+                all[kind + " " + std::to_string(field[1])] =
+                    std::string("key ") + key + ", mode " + std::to_string(field[2]);
+            }
+        }
+        return all;
+    }
+
+    std::string top_;
+    std::map<std::string, std::string> before_;
+};
