@@ -50,6 +50,7 @@ class Run {
         std::vector<std::string> arguments;
         mode_t mask = 022;
         Limits limits;
+        int input = -1;  // its stdin; -1: /dev/null
     };
     explicit Run(Stage& stage) : Run(stage, Options()) {}
     Run(Stage& stage, const Options& options)
@@ -58,7 +59,8 @@ class Run {
               umask(options.mask);
               for (int number = 1; number < NSIG; ++number) signal(number, SIG_DFL);
               if (chdir(stage.directory.c_str()) == -1) Box::fail("chdir");
-              dup2(open("/dev/null", O_RDONLY | O_CLOEXEC), 0);
+              const int input = options.input;
+              dup2(input == -1 ? open("/dev/null", O_RDONLY | O_CLOEXEC) : input, 0);
               dup2(out_, 1);
               dup2(err_, 2);
               try {

@@ -2,8 +2,6 @@
 
 #pragma once
 
-#include <random>
-
 #include "lab.h"
 #include "schedule.h"
 
@@ -25,29 +23,6 @@ class Updates {
         with.arguments = {std::to_string(times)};
         with.limits.seconds = 60;
         return with;
-    }
-
-    static long some(long from, long to) {
-        static std::random_device random;
-        return std::uniform_int_distribution<long>(from, to)(random);
-    }
-
-    // To where the child stands before its first instruction, the parent after its fork.
-    static bool fork_child(Run& run) {
-        run.until([](const Event& event) { return event.what == Event::forks; });
-        while (run.child() != nullptr && !stands(run.child()))
-            if (run.next().what == Event::over) return false;
-        return run.child() != nullptr;
-    }
-
-    // The objects that both processes have and may change, as `who` has them. Their numbers differ
-    // from run to run, their order does not.
-    static std::vector<Mapping> common(Run& run, const Tracee* who) {
-        const auto theirs = run.shared(who == run.parent() ? run.child() : run.parent());
-        std::vector<Mapping> all;
-        for (const Mapping& it : run.mappings(who))
-            if (it.writable && theirs.count(it.object)) all.push_back(it);
-        return all;
     }
 
     // Where words with this value lie: in which object, and how far behind its begin.
@@ -87,7 +62,7 @@ class Updates {
     static void one_after_the_other(Run& run, const std::function<void()>& look) {
         for (int round = 0; round < 6 && run.why.empty() && !run.child()->ended; ++round)
             for (Tracee* who : {run.parent(), run.child()}) {
-                go_until(run, who, 3000, [&] { return in_exit(who); });
+                go_until(run, who, 3000000, [&] { return in_exit(who); });
                 look();
                 if (in_exit(who)) run.go_on(who);
             }
@@ -116,8 +91,7 @@ class Updates {
             const std::string did = "ran it with " + std::to_string(times) +
                                     ", first the one process to its end, then the other";
             const bool right = run.why.empty() && run.status() == 0 && run.out() == wanted;
-            const std::string saw =
-                run.why.empty() ? printed(run) + run.err().substr(0, 200) : run.why;
+            const std::string saw = printed(run);
             if (right)
                 stage_.earn("result");
             else
@@ -157,12 +131,6 @@ class Updates {
                      "grep ' ..-s ' /proc/PID/maps"});
         for (const char* id : {"result", "object", "both", "exact", "sleeps"})
             stage_.lose(id, {"", "not shown: there is no shared count", "", ""});
-    }
-
-    static std::string printed(const Run& run) {
-        std::string text = run.out().substr(0, 200);
-        while (!text.empty() && text.back() == '\n') text.pop_back();
-        return "it printed '" + text + "' and ended with status " + std::to_string(run.status());
     }
 
     void check_left(Run& run) {
@@ -222,7 +190,7 @@ class Updates {
             else
                 stage_.lose(
                     "failure",
-                    {"killed the child before it counted", run.why.empty() ? printed(run) : run.why,
+                    {"killed the child before it counted", printed(run),
                      "half of the count is missing and nobody is told: the status of waitpid(2) "
                      "says how the child ended",
                      "./mine 1000000000 & sleep 1; kill -9 $(pgrep -P $!); wait"});
@@ -290,13 +258,13 @@ class Updates {
                 for (Tracee* who : {run.parent(), run.child()}) {
                     const long before = count(run);
                     if (who->ended) continue;
-                    go_until(run, who, 500, [&] { return count(run) > before + 1; });
+                    go_until(run, who, 500000, [&] { return count(run) > before + 1; });
                     if (count(run) > before) counts[who->number] = true;
                     if (never_woken(run, who)) return;
                 }
             for (const Tracee* who : {run.parent(), run.child()})
                 if (!counts[who->number])
-                    stage_.lose("both", {"held " + name(who, true) + " after its first changes",
+                    stage_.lose("both", {"held " + other(who) + " after its first changes",
                                          name(who) + " added nothing",
                                          "the one waits until the other has done all of its work: "
                                          "nothing is shared but the result",
@@ -312,6 +280,10 @@ class Updates {
         stage_.clear();
     }
 
+    static std::string other(const Tracee* who) {
+        return who->number == 0 ? "the child" : "the parent";
+    }
+
     // A futex in shared bytes with the mark that only this process waits there [futex(2)].
     bool never_woken(Run& run, const Tracee* who) {
         if (!who->in_call || who->call != SYS_futex || !(who->argument[1] & FUTEX_PRIVATE_FLAG))
@@ -321,7 +293,7 @@ class Updates {
             shared = shared || (it.begin <= who->argument[0] && who->argument[0] < it.end);
         if (!shared) return false;
         stage_.lose("sleeps",
-                    {"held " + name(who, true) + " where " + name(who) + " cannot go on",
+                    {"held " + other(who) + " where " + name(who) + " cannot go on",
                      name(who) + " sleeps in futex, marked FUTEX_PRIVATE_FLAG, in shared bytes",
                      "nobody in the other process wakes it: the lock was not made for several "
                      "processes (PTHREAD_PROCESS_SHARED; sem_init with 1)",
@@ -342,10 +314,6 @@ class Updates {
         stage_.earn("exact");
     }
 
-    static std::string name(const Tracee* who, bool other = false) {
-        return (who->number == 0) != other ? "the parent" : "the child";
-    }
-
     // One process makes three changes, instruction by instruction; after each the other goes on as
     // far as it comes.
     bool tour(Run& run, Tracee* who, Tracee* other) {
@@ -357,7 +325,7 @@ class Updates {
             const Went went = step(run, who);
             if (went == Went::ended) return true;
             if (went == Went::sleeps) {  // it waits for the other
-                go_until(run, other, 500, [&] { return stands(who); });
+                go_until(run, other, 500000, [&] { return stands(who); });
                 if (!stands(who)) step(run, who);
                 continue;
             }
@@ -365,7 +333,7 @@ class Updates {
             if (!right_change(who, before, after, open, atomic)) return false;
             changes += after != before;
             before = after;
-            const Went how = go_until(run, other, 40, [&] { return count(run) > before + 1; });
+            const Went how = go_until(run, other, 10000, [&] { return count(run) > before + 1; });
             if (never_woken(run, other)) return false;
             after = count(run);
             if (after < before) return right_change(other, before, after, false, true);
@@ -387,7 +355,7 @@ class Updates {
     void wait(Run& run, const Tracee* who, Tracee* other) {
         waited_ = true;
         const Waiting it = watch(run, other, 1000);
-        if (!stands(other) && !run.sleeps(other)) run.tracer.hold(other);
+        hold(run, other);
         if (it.asleep) return stage_.earn("sleeps");
         stage_.lose(
             "sleeps",
