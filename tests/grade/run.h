@@ -220,10 +220,11 @@ class Run {
                 return static_cast<int>(a[2]) < 0 ? LONG_MAX : static_cast<int>(a[2]);
             case SYS_pause:
 #endif
+            case SYS_read:
+                return !feeds || who->argument[0] != 0;
             case SYS_semop:
             case SYS_wait4:
             case SYS_waitid:
-            case SYS_read:
             case SYS_rt_sigsuspend:
             case SYS_msgrcv:
             case SYS_flock:
@@ -294,7 +295,8 @@ class Run {
         return who != nullptr && tracer.set_memory(who, mapping.begin + at, bytes);
     }
 
-    std::string why;  // we ended it: why. "" if it ended by itself
+    bool feeds = false;  // who reads its stdin waits for us
+    std::string why;     // we ended it: why. "" if it ended by itself
 
   private:
     std::pair<Tracee*, Mapping> holder(const std::string& object) {

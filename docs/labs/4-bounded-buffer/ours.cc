@@ -68,6 +68,7 @@ int main(int argc, char** argv) {
     const pid_t child = fork();
     if (child == -1) err(1, "fork()");
     if (child == 0) {
+        setlinebuf(stdout);  // each line is seen at once
         consume(buffer, slots);
         return fflush(stdout) == 0 ? 0 : 1;
     }
