@@ -36,6 +36,15 @@ inline std::vector<Mapping> common(Run& run, const Tracee* who) {
     return all;
 }
 
+// What they hold.
+inline std::string common_bytes(Run& run) {
+    std::string all;
+    for (const Mapping& it : common(run, run.parent()))
+        all += run.tracer.memory(run.parent(), it.begin,
+                                 std::min<uint64_t>(it.end - it.begin, 1 << 16));
+    return all;
+}
+
 // To where the child stands before its first instruction, and the parent after its fork.
 inline bool fork_child(Run& run) {
     run.until([](const Event& event) { return event.what == Event::forks; });
@@ -50,6 +59,22 @@ inline long processor(const Tracee* who) {
     timespec used = {};
     if (clock_getcpuclockid(who->pid, &clock) == 0) clock_gettime(clock, &used);
     return used.tv_sec * 1000000L + used.tv_nsec / 1000;
+}
+
+// Where its next instruction is; 0: not known on this architecture.
+inline uint64_t next_instruction(const Tracee* who) {
+    uint64_t at = 0;
+#if defined __x86_64__ || defined __aarch64__
+    user_regs_struct registers = {};
+    iovec all = {&registers, sizeof registers};
+    if (ptrace(PTRACE_GETREGSET, who->pid, NT_PRSTATUS, &all) == -1) return 0;
+#if defined __x86_64__
+    at = registers.rip;
+#else
+    at = registers.pc;
+#endif
+#endif
+    return who->ended ? 0 : at;
 }
 
 // Holds a process that runs. Who sleeps is left alone: to be held would end some calls with EINTR
@@ -79,10 +104,31 @@ inline Went step(Run& run, Tracee* who) {
     }
 }
 
+// Sleeps until somebody else wakes it: another process, or we with what it reads.
+inline bool waits_for_others(const Run& run, const Tracee* who) {
+    return run.sleeps(who) &&
+           (who->stepping || run.endless(who) || (who->in_call && who->call == SYS_read));
+}
+
+// It sleeps in shared bytes, marked as if only its own process waited there [futex(2)]: the other
+// will not wake it.
+inline bool never_woken(Run& run, const Tracee* who) {
+    if (who == nullptr || who->ended || !who->in_call || who->call != SYS_futex ||
+        !(who->argument[1] & FUTEX_PRIVATE_FLAG))
+        return false;
+    for (const Mapping& it : common(run, who))
+        if (it.begin <= who->argument[0] && who->argument[0] < it.end) return true;
+    return false;
+}
+constexpr char kNeverWoken[] =
+    "one sleeps in futex with FUTEX_PRIVATE_FLAG, and nobody in the other process wakes it: it was "
+    "not made for several processes (PTHREAD_PROCESS_SHARED; sem_init with 1)";
+
 // Freely, until `there`, which is asked all the time, while it runs. The others stand, and stay so.
 inline Went go_until(Run& run, Tracee* who, long microseconds, const std::function<bool()>& there) {
     const long before = processor(who);
     Went went = Went::turns;
+    long dozes = 0;  // since when it has slept for a time that it set itself, if it does
     for (int looks = 0;; ++looks) {
         if (who->ended) return Went::ended;
         if (there()) {
@@ -92,8 +138,15 @@ inline Went go_until(Run& run, Tracee* who, long microseconds, const std::functi
         run.go_on(who);
         const Event event = run.next(0);
         if (event.what == Event::over) return Went::ended;
-        if (event.what != Event::nothing || looks % 32 != 31) continue;
-        if (run.sleeps(who) && !there()) return Went::sleeps;
+        if (event.what != Event::nothing) continue;
+        if (looks % 8 == 7 && run.sleeps(who) && !there()) {
+            if (waits_for_others(run, who)) return Went::sleeps;
+            if (dozes == 0) dozes = Tracer::now();
+        }
+        if (dozes != 0 && Tracer::now() - dozes > 30) {
+            if (run.sleeps(who)) return Went::turns;
+            break;
+        }
         if (processor(who) - before >= microseconds) break;
     }
     hold(run, who);
