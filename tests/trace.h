@@ -69,7 +69,7 @@ struct Tracee {
 
     // For the tracer alone.
     enum { unborn, runs, listens, stands, group_stop } state = unborn;
-    bool answered = false;
+    bool answered = false, stepping = false;
     int64_t answer = 0;
 };
 
@@ -85,6 +85,7 @@ struct Event {
         stops,      // as SIGSTOP makes it; go_on() leaves it so, until SIGCONT comes
         continues,  // after SIGCONT
         held,       // by hold()
+        stepped,    // by step()
         ended,      // it is no more; who->status says how
         over,       // all have ended
     } what = nothing;
@@ -179,6 +180,16 @@ class Tracer {
                : executed_ ? PTRACE_SYSCALL
                            : PTRACE_CONT,
                who->pid, nullptr, static_cast<long>(who->signal));
+        who->signal = 0;
+    }
+
+    // Lets a process that stands execute one instruction: the event `stepped` tells when it has. A
+    // call is one instruction, is not told of, and may last.
+    void step(Tracee* who) {
+        if (who->ended || who->state != Tracee::stands) return;
+        who->state = Tracee::runs;
+        who->stepping = true;
+        ptrace(PTRACE_SINGLESTEP, who->pid, nullptr, static_cast<long>(who->signal));
         who->signal = 0;
     }
 
@@ -310,9 +321,15 @@ class Tracer {
         }
         const bool first = who.state == Tracee::unborn, listened = who.state == Tracee::listens;
         const int signal = WSTOPSIG(status);
+        const bool stepping = who.stepping;
         who.state = Tracee::stands;
         who.signal = 0;
+        who.stepping = false;
         if (signal == (SIGTRAP | 0x80)) return call(who);
+        if (stepping && status >> 16 == 0 && signal == SIGTRAP) {
+            who.in_call = false;
+            return {Event::stepped, &who, nullptr};
+        }
         switch (status >> 16) {
             case 0:
                 who.signal = signal;

@@ -21,11 +21,12 @@
 #include "exchange.h"
 #include "lab.h"
 #include "residue.h"
+#include "updates.h"
 
 using std::string;
 using std::to_string;
 
-static const std::vector<Lab> kLabs = {exchange_lab(), residue_lab()};
+static const std::vector<Lab> kLabs = {exchange_lab(), residue_lab(), updates_lab(), buffer_lab()};
 
 // The verdicts go from the box to us as words, each with this behind it.
 constexpr char kEnd = '\036';

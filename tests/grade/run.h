@@ -50,6 +50,7 @@ class Run {
         std::vector<std::string> arguments;
         mode_t mask = 022;
         Limits limits;
+        int input = -1;  // its stdin; -1: /dev/null
     };
     explicit Run(Stage& stage) : Run(stage, Options()) {}
     Run(Stage& stage, const Options& options)
@@ -60,7 +61,8 @@ class Run {
               setenv("PATH", "/usr/local/bin:/usr/bin:/bin", 1);
               for (int number = 1; number < NSIG; ++number) signal(number, SIG_DFL);
               if (chdir(stage.directory.c_str()) == -1) Box::fail("chdir");
-              dup2(open("/dev/null", O_RDONLY | O_CLOEXEC), 0);
+              const int input = options.input;
+              dup2(input == -1 ? open("/dev/null", O_RDONLY | O_CLOEXEC) : input, 0);
               dup2(out_, 1);
               dup2(err_, 2);
               try {
@@ -231,10 +233,11 @@ class Run {
                 return static_cast<int>(a[2]) < 0 ? LONG_MAX : static_cast<int>(a[2]);
             case SYS_pause:
 #endif
+            case SYS_read:
+                return !feeds || who->argument[0] != 0;
             case SYS_semop:
             case SYS_wait4:
             case SYS_waitid:
-            case SYS_read:
             case SYS_rt_sigsuspend:
             case SYS_msgrcv:
             case SYS_flock:
@@ -311,6 +314,7 @@ class Run {
 
     std::string why;      // we ended it: why. "" if it ended by itself
     bool orphan = false;  // the parent ended before its child
+    bool feeds = false;   // who reads its stdin waits for us
 
   private:
     std::pair<Tracee*, Mapping> holder(const std::string& object) {

@@ -1,0 +1,378 @@
+// Lab 4: the bounded buffer. Two processes, some slots, order, nothing lost, and both sleep.
+
+#pragma once
+
+#include "lab.h"
+#include "schedule.h"
+
+// A run with a pipe for its input, and the lines that go through it.
+class BufferRun {
+  public:
+    BufferRun(Stage& stage, int slots) : run(stage, options(slots, pipe_)) {
+        close(pipe_[0]);
+        run.feeds = true;
+    }
+    ~BufferRun() { end_input(); }
+
+    // That many more lines: no two are the same, and nobody can guess them.
+    void put(int count) {
+        std::string text;
+        for (; count > 0; --count) {
+            std::string line = "line " + std::to_string(lines.size()) + " ";
+            const long length = lines.size() % 7 == 3 ? 50 : some(8, 20);
+            for (long i = 0; i < length; ++i) line += static_cast<char>('a' + some(0, 25));
+            lines.push_back(line);
+            text += line + "\n";
+        }
+        signal(SIGPIPE, SIG_IGN);  // it may have ended
+        if (write(pipe_[1], text.data(), text.size()) == -1 && errno != EPIPE) Box::fail("write");
+    }
+    void end_input() {
+        if (pipe_[1] != -1) close(pipe_[1]);
+        pipe_[1] = -1;
+        run.feeds = false;
+    }
+
+    // First the one as far as it comes, then the other, and so on: so nobody disturbs anybody.
+    void in_turns(const std::function<bool()>& reached = [] { return false; }) {
+        for (int round = 0, idle = 0; idle < 3 && round < 400 && run.why.empty(); ++round) {
+            const size_t before = run.out().size();
+            if (before > wanted().size()) return;
+            for (Tracee* who : {run.parent(), run.child()}) {
+                if (reached()) return;
+                if (who != nullptr) go_until(run, who, 3000, reached);
+            }
+            idle = run.out().size() == before ? idle + 1 : 0;
+        }
+    }
+
+    // What it was given, as it must print it.
+    std::string wanted() const {
+        std::string text;
+        for (const std::string& line : lines) text += line + "\n";
+        return text;
+    }
+
+    // Which of the lines lie in objects that both share; `change`: the first of them gets another
+    // first letter, in the object and in our list.
+    std::set<size_t> in_objects(bool change = false) {
+        std::set<size_t> all;
+        for (const Mapping& it : common(run, run.parent())) {
+            const std::string bytes = run.tracer.memory(
+                run.parent(), it.begin, std::min<uint64_t>(it.end - it.begin, 1 << 20));
+            for (size_t i = 0; i < lines.size(); ++i) {
+                const size_t at = bytes.find(lines[i]);
+                if (at == std::string::npos) continue;
+                all.insert(i);
+                if (!change) continue;
+                change = false;
+                lines[i][0] = 'L';
+                run.tracer.set_memory(run.parent(), it.begin + at, "L");
+            }
+        }
+        return all;
+    }
+
+    std::vector<std::string> lines;
+
+  private:
+    static Run::Options options(int slots, int (&pipe)[2]) {
+        if (pipe2(pipe, O_CLOEXEC) == -1) Box::fail("pipe2");
+        Run::Options with;
+        with.arguments = {std::to_string(slots)};
+        with.limits.seconds = 60;
+        with.input = pipe[0];
+        return with;
+    }
+    int pipe_[2] = {-1, -1};
+
+  public:
+    Run run;
+};
+
+class BoundedBuffer {
+  public:
+    explicit BoundedBuffer(Stage& stage) : stage_(stage) {}
+
+    void grade() {
+        take_turns();
+        wait_and_fill(3);
+        wait_and_fill(1);
+        hold_everywhere();
+        end_while_full();
+        report_a_failed_child();
+    }
+
+  private:
+    static std::string missing(const BufferRun& it) {
+        std::istringstream out(it.run.out());
+        std::string line;
+        for (size_t i = 0; i < it.lines.size(); ++i) {
+            if (!std::getline(out, line)) return "the output ends before '" + it.lines[i] + "'";
+            if (line != it.lines[i])
+                return "line " + std::to_string(i + 1) + " should be '" + it.lines[i] +
+                       "' and is '" + line.substr(0, 100) + "'";
+        }
+        return it.run.out() == it.wanted() ? "all lines came" : "more came than was put in";
+    }
+
+    static const char* use() { return "seq 1000 | ./mine 3 | diff - <(seq 1000)"; }
+
+    bool met(const std::string& id) const {
+        const auto known = stage_.verdicts.met.find(id);
+        return known != stage_.verdicts.met.end() && known->second;
+    }
+
+    // Some lines; then the end, while the child waits for more.
+    void take_turns() {
+        {
+            BufferRun it(stage_, 4);
+            it.put(30);
+            fork_child(it.run);
+            it.in_turns();
+            const bool asleep =
+                never_woken(it.run, it.run.parent()) || never_woken(it.run, it.run.child());
+            const std::string did = "ran it with 4 slots and 30 lines, the two by turns";
+            if (it.run.out() == it.wanted())
+                stage_.earn("result");
+            else
+                stage_.lose("result", {did, it.run.err().substr(0, 200) + missing(it),
+                                       asleep ? kNeverWoken
+                                              : "what goes in must come out, in order, each line "
+                                                "at once (setlinebuf)",
+                                       use()});
+            it.end_input();
+            end(it, "ended the input while all slots were empty");
+            const auto left = stage_.left();
+            if (left.empty() && it.run.why.rfind("it left", 0) != 0)
+                stage_.earn("left");
+            else
+                stage_.lose("left", {"ran it to its end",
+                                     left.empty() ? it.run.why : left.begin()->first + " is left",
+                                     "an object with a name outlives the processes: remove the "
+                                     "name as soon as the object is made",
+                                     "ls -l /dev/shm; ipcs -m -s"});
+        }
+        stage_.clear();
+    }
+
+    // The input has ended: does the program?
+    void end(BufferRun& it, const std::string& did) {
+        it.in_turns();
+        it.run.finish();
+        // Lines that are lost without an end, too, cost other points.
+        if (!met("result")) it.lines.clear();
+        if (it.run.why.empty() && it.run.status() == 0 &&
+            (it.lines.empty() || it.run.out() == it.wanted()))
+            return stage_.earn("end");
+        stage_.lose("end", {did,
+                            !it.run.why.empty()           ? it.run.why
+                            : it.run.out() != it.wanted() ? missing(it)
+                                                          : printed(it.run),
+                            "the end must be told like a line: after all lines, and so that who "
+                            "sleeps is woken",
+                            use()});
+    }
+
+    // No input: who waits for a line sleeps. Then nobody takes: the slots fill, and who waits for a
+    // free one sleeps.
+    void wait_and_fill(int slots) {
+        {
+            const std::string number = std::to_string(slots) + (slots == 1 ? " slot" : " slots");
+            BufferRun it(stage_, slots);
+            Run& run = it.run;
+            if (fork_child(run)) it.in_turns();
+            if (run.child() == nullptr) {
+                run.tracer.kill_all();
+                return lose_all("it forks no child before its input has ended");
+            }
+            waits(run, run.child(), "empty", "ran it without any input yet");
+            it.put(slots + 5);
+            go_until(run, run.parent(), 60000, [] { return false; });
+            const std::set<size_t> held = it.in_objects();
+            if (held.empty() && !met("shared")) {
+                run.tracer.kill_all();
+                return lose_all("none of the lines lies in an object that both share");
+            }
+            std::set<size_t> right;
+            for (size_t i = 0; i < static_cast<size_t>(slots); ++i) right.insert(i);
+            if (held == right)
+                stage_.earn("slots");
+            else
+                stage_.lose("slots", {"held the child and gave the parent " +
+                                          std::to_string(slots + 5) + " lines for " + number,
+                                      "the object holds " + std::to_string(held.size()) +
+                                          (held.size() == 1 ? " line" : " lines") +
+                                          (held.empty() ? ""
+                                                        : ", the first of them line " +
+                                                              std::to_string(*held.begin() + 1)),
+                                      !held.empty() && *held.begin() > 0
+                                          ? "a line that nobody had taken was overwritten"
+                                          : "full is when there are as many lines as slots",
+                                      "(echo 1; sleep 9) | docs/explain ./mine 1"});
+            if (held.empty()) {
+                run.tracer.kill_all();
+                return;
+            }
+            waits(run, run.parent(), "full", "held the child until " + number + " were full");
+            it.in_objects(true);
+            it.in_turns();
+            if (run.out() == it.wanted())
+                stage_.earn("shared");
+            else if (run.out().find('L') == std::string::npos && met("result"))
+                stage_.lose("shared", {"changed the first letter of a line in the object, from l "
+                                       "to L, while the child was held",
+                                       "the child printed it as it was before",
+                                       "what is printed does not come from the object", use()});
+            else
+                stage_.lose("exact",
+                            {"held the child until " + number + " were full, then let it go",
+                             run.why.empty() ? missing(it) : run.why,
+                             "a line was lost, or came twice, or nobody was woken", use()});
+            stage_.earn("shared");
+            run.tracer.kill_all();
+            run.finish();
+        }
+        stage_.clear();
+    }
+
+    void lose_all(const std::string& saw) {
+        stage_.lose("shared", {"looked at the shared mappings of both processes", saw,
+                               "the lines go another way, or each process has memory of its own",
+                               "docs/explain ./mine 1"});
+        for (const char* id : {"result", "slots", "full", "empty", "exact"})
+            stage_.lose(id, {"", "not shown: no line in a shared object", "", ""});
+    }
+
+    void waits(Run& run, Tracee* who, const std::string& id, const std::string& did) {
+        if (!run.why.empty()) return stage_.lose(id, {did, "not shown: " + run.why, "", ""});
+        const Waiting it = watch(run, who, 500);
+        hold(run, who);
+        if (it.asleep) return stage_.earn(id);
+        stage_.lose(id, {did + ", for half a second",
+                         who->ended ? name(who) + " had ended" : name(who) + ": " + it.told(),
+                         "it asks again and again: a waiting process should sleep in the kernel "
+                         "until the other wakes it",
+                         "(sleep 9) | ./mine 1 & top"});
+    }
+
+    // The one executes instruction after instruction; after each the other goes on as far as it
+    // comes. Then the other way round.
+    void hold_everywhere() {
+        {
+            BufferRun it(stage_, 2);
+            Run& run = it.run;
+            if (!fork_child(run)) return;
+            it.put(6);
+            it.in_turns();
+            it.put(250);
+            tour(run, run.parent(), run.child());
+            tour(run, run.child(), run.parent());
+            it.in_turns();
+            if (run.out() == it.wanted())
+                stage_.earn("exact");
+            else
+                stage_.lose("exact",
+                            {"held the one and the other after each instruction, and let the other "
+                             "go on as far as it came",
+                             run.why.empty() ? missing(it) : run.why,
+                             "a slot is told of before the line is in it, or is given back before "
+                             "the line was used; or a count that both change loses a change (lab "
+                             "3); or nobody was woken",
+                             "seq 1000000 | ./mine 2 | diff -q - <(seq 1000000)"});
+            run.tracer.kill_all();
+            run.finish();
+        }
+        stage_.clear();
+    }
+
+    // After each instruction of `who` the other goes on as far as it comes. So a line that is told
+    // of too early, or a slot that is given back too early, is used too early.
+    static void tour(Run& run, Tracee* who, Tracee* other) {
+        const auto never = [] { return false; };
+        Went how = go_until(run, other, 300, never);
+        std::string before = common_bytes(run);
+        std::set<uint64_t> stores;  // instructions that change the object
+        for (int steps = 0; steps < 1200 && run.why.empty(); ++steps) {
+            const uint64_t at = next_instruction(who);
+            const Went went = step(run, who);
+            if (went == Went::ended) return;
+            // Who turns sees nothing new as long as the bytes are the same.
+            const std::string now = common_bytes(run);
+            if (now != before) stores.insert(at);
+            if (went == Went::sleeps)
+                how = go_until(run, other, 20000, [&] { return stands(who); });
+            else if (how != Went::turns || now != before)
+                how = go_until(run, other, 300, never);
+            before = common_bytes(run);
+        }
+        for (const uint64_t at : stores) hold_before(run, who, other, at);
+    }
+
+    // The other stands for a while, so that something is left to do for it, and then goes on just
+    // before `who` stores what it may have loaded before.
+    static void hold_before(Run& run, Tracee* who, Tracee* other, uint64_t store) {
+        for (int steps = 0, times = 0; steps < 2500 && times < 2 && run.why.empty(); ++steps) {
+            if (stands(who) && next_instruction(who) == store && ++times == 2)
+                go_until(run, other, 300, [] { return false; });
+            const Went went = step(run, who);
+            if (went == Went::ended) return;
+            if (went == Went::sleeps) go_until(run, other, 20000, [&] { return stands(who); });
+        }
+    }
+
+    // The input ends while all slots are full and nobody takes.
+    void end_while_full() {
+        {
+            BufferRun it(stage_, 3);
+            if (!fork_child(it.run)) return;
+            it.put(3);
+            it.end_input();
+            go_until(it.run, it.run.parent(), 60000, [] { return false; });
+            end(it, "ended the input while all slots were full");
+        }
+        stage_.clear();
+    }
+
+    void report_a_failed_child() {
+        {
+            BufferRun it(stage_, 2);
+            if (fork_child(it.run)) {
+                it.run.tracer.send(it.run.child(), SIGKILL);
+                it.run.go_on(it.run.child());
+            }
+            it.end_input();
+            it.run.finish();
+            if (it.run.why.empty() && it.run.status() != 0)
+                stage_.earn("failure");
+            else
+                stage_.lose("failure",
+                            {"killed the child, and ended the input", printed(it.run),
+                             "lines may be missing and nobody is told: the status of waitpid(2) "
+                             "says how the child ended",
+                             "(sleep 9) | ./mine 1 & sleep 1; kill -9 $(pgrep -P $!); wait $!"});
+        }
+        stage_.clear();
+    }
+
+    Stage& stage_;
+};
+
+inline Lab buffer_lab() {
+    return {4,
+            "4-bounded-buffer",
+            "the bounded buffer: order, nothing lost, nobody spins",
+            90,
+            {"docs/labs/4-bounded-buffer/ours.cc"},
+            {{"builds", 1, "it builds"},
+             {"result", 2, "what goes in comes out, in order and at once"},
+             {"shared", 2, "the lines come out of slots in an object that both share"},
+             {"slots", 2, "there are as many slots as asked for: full is full"},
+             {"full", 2, "who waits for a free slot sleeps"},
+             {"empty", 2, "who waits for a line sleeps"},
+             {"exact", 5, "nothing is lost or doubled, whoever is held at whatever instruction"},
+             {"end", 2, "the end is told, and comes after the last line"},
+             {"failure", 1, "a child that was killed is reported, with a status that is not 0"},
+             {"left", 1, "nothing is left"}},
+            [](Stage& stage) { BoundedBuffer(stage).grade(); }};
+}

@@ -1,0 +1,400 @@
+// Lab 3: lost updates. Load, change and store are three steps.
+
+#pragma once
+
+#include "lab.h"
+#include "schedule.h"
+
+class Updates {
+  public:
+    explicit Updates(Stage& stage) : stage_(stage) {}
+
+    void grade() {
+        report_a_failed_child();
+        if (!count_one_after_the_other()) return;
+        print_what_the_object_holds();
+        hold_everywhere();
+        run_freely();
+    }
+
+  private:
+    static Run::Options options(long times) {
+        Run::Options with;
+        with.arguments = {std::to_string(times)};
+        with.limits.seconds = 60;
+        return with;
+    }
+
+    // Where words with this value lie: in which object, and how far behind its begin.
+    using Place = std::pair<size_t, uint64_t>;
+    static std::set<Place> words_with(Run& run, long value) {
+        std::set<Place> all;
+        const Tracee* who = run.parent()->ended ? run.child() : run.parent();
+        const std::vector<Mapping> objects = common(run, who);
+        for (size_t i = 0; i < objects.size(); ++i) {
+            const std::string bytes =
+                run.tracer.memory(who, objects[i].begin,
+                                  std::min<uint64_t>(objects[i].end - objects[i].begin, 1 << 20));
+            for (size_t at = 0; at + sizeof(int32_t) <= bytes.size(); at += sizeof(int32_t)) {
+                int32_t word;
+                memcpy(&word, bytes.data() + at, sizeof word);
+                if (word == value) all.insert({i, at});
+            }
+        }
+        return all;
+    }
+
+    // The count, as the parent sees it.
+    long count(Run& run) {
+        if (address_ == 0) {
+            const std::vector<Mapping> objects = common(run, run.parent());
+            if (place_.first < objects.size())
+                address_ = objects[place_.first].begin + place_.second;
+        }
+        const std::string bytes = run.tracer.memory(run.parent(), address_, sizeof(int32_t));
+        int32_t word = 0;
+        memcpy(&word, bytes.data(), bytes.size());
+        return word;
+    }
+
+    // First the one runs as far as it comes, then the other: so nobody disturbs anybody. `look`
+    // after each part, and before each later call of the parent, which may unmap the object.
+    static void one_after_the_other(Run& run, const std::function<void()>& look) {
+        for (int round = 0; round < 6 && run.why.empty() && !run.child()->ended; ++round)
+            for (Tracee* who : {run.parent(), run.child()}) {
+                go_until(run, who, 3000000, [&] { return in_exit(who); });
+                look();
+                if (in_exit(who)) run.go_on(who);
+            }
+        for (Event event; (event = run.next()).what != Event::over; run.go_on(event.who))
+            if (event.what == Event::enters) look();
+    }
+    static bool in_exit(const Tracee* who) {
+        return stands(who) && who->in_call && who->call == SYS_exit_group;
+    }
+
+    // Builds, counts, shares; finds where the count lies.
+    bool count_one_after_the_other() {
+        const long times = some(300, 900);
+        std::set<Place> half, whole;
+        address_ = 0;
+        {
+            Run run(stage_, options(times));
+            const bool forked = fork_child(run);
+            const auto look = [&] {
+                half.merge(words_with(run, times));
+                whole.merge(words_with(run, 2 * times));
+            };
+            if (forked) one_after_the_other(run, look);
+            run.finish();
+            const std::string wanted = "count " + std::to_string(2 * times) + "\n";
+            const std::string did = "ran it with " + std::to_string(times) +
+                                    ", first the one process to its end, then the other";
+            const bool right = run.why.empty() && run.status() == 0 && run.out() == wanted;
+            const std::string saw = printed(run);
+            if (right)
+                stage_.earn("result");
+            else
+                stage_.lose("result",
+                            {did, saw,
+                             "asked for is the line '" + wanted.substr(0, wanted.size() - 1) +
+                                 "' and status 0: both add, nothing disturbs them",
+                             "./mine " + std::to_string(times)});
+            for (const Place& it : half) {
+                if (!whole.count(it)) continue;
+                found_ = true;
+                place_ = it;
+            }
+            if (!forked)
+                lose_all("it forked no child: there must be two who count");
+            else if (run.common_object().empty())
+                lose_all(
+                    "no object is mapped shared and writable in both processes: each counts in "
+                    "memory of its own");
+            else if (!found_)
+                lose_all("no number in the shared object went to " + std::to_string(times) +
+                         " and then to " + std::to_string(2 * times) +
+                         ": the count does not lie in the object, or there are several");
+            else
+                stage_.earn("shared");
+            check_left(run);
+        }
+        stage_.clear();
+        return found_;
+    }
+
+    void lose_all(const std::string& saw) {
+        stage_.lose("shared",
+                    {"looked at the shared mappings of both processes while each counted", saw,
+                     "a child's changes stay in its own memory unless the mapping is MAP_SHARED "
+                     "and made before the fork",
+                     "grep ' ..-s ' /proc/PID/maps"});
+        for (const char* id : {"result", "object", "both", "exact", "sleeps"})
+            stage_.lose(id, {"", "not shown: there is no shared count", "", ""});
+    }
+
+    void check_left(Run& run) {
+        const auto left = stage_.left();
+        if (left.empty() && run.why.empty()) return stage_.earn("left");
+        stage_.lose("left",
+                    {"ran it to its end",
+                     left.empty() ? run.why
+                                  : left.begin()->first + " is left (" + left.begin()->second + ")",
+                     "an object with a name outlives the processes: remove the name as soon as the "
+                     "object is made",
+                     "ls -l /dev/shm; ipcs -m -s"});
+    }
+
+    void print_what_the_object_holds() {
+        const long times = some(300, 900), more = some(10000, 90000);
+        {
+            Run run(stage_, options(times));
+            bool changed = false;
+            if (fork_child(run)) {
+                address_ = 0;
+                one_after_the_other(run, [&] {
+                    if (changed || run.parent()->ended || count(run) != times) return;
+                    const uint32_t value = static_cast<uint32_t>(times + more);
+                    changed = run.tracer.set_memory(
+                        run.parent(), address_,
+                        std::string(reinterpret_cast<const char*>(&value), sizeof value));
+                });
+            }
+            run.finish();
+            const std::string wanted = "count " + std::to_string(2 * times + more) + "\n";
+            if (run.out() == wanted)
+                stage_.earn("object");
+            else
+                stage_.lose(
+                    "object",
+                    {"ran it with " + std::to_string(times) + " and, when one had counted, added " +
+                         std::to_string(more) + " to the count in the object",
+                     printed(run) + "; asked for is " + std::to_string(2 * times + more),
+                     "what is printed, or stored, does not come from the object: "
+                     "it was computed, or kept in a variable of one process",
+                     ""});
+        }
+        stage_.clear();
+    }
+
+    void report_a_failed_child() {
+        {
+            Run run(stage_, options(some(300, 900)));
+            if (fork_child(run)) {
+                run.tracer.send(run.child(), SIGKILL);
+                run.go_on(run.child());
+            }
+            run.finish();
+            if (run.why.empty() && run.status() != 0 && run.out().empty())
+                stage_.earn("failure");
+            else
+                stage_.lose(
+                    "failure",
+                    {"killed the child before it counted", printed(run),
+                     "half of the count is missing and nobody is told: the status of waitpid(2) "
+                     "says how the child ended",
+                     "./mine 1000000000 & sleep 1; kill -9 $(pgrep -P $!); wait"});
+        }
+        stage_.clear();
+    }
+
+    // What one step of one process must do to the count while the other does not move: nothing, or
+    // add 1. False if an update is lost. `open`: the other could count just before that step.
+    bool right_change(const Tracee* who, long before, long after, bool open, bool atomic) {
+        const std::string it = name(who),
+                          change = std::to_string(before) + " to " + std::to_string(after);
+        if (after > before + 1)
+            stage_.lose(
+                "both",
+                {"looked at the count after each instruction",
+                 it + " changed it from " + change + " at once",
+                 "each is to add 1 at a time: an optimiser joins additions if nothing keeps them "
+                 "apart, and who adds all at the end does not share the work",
+                 ""});
+        if (after < before)
+            stage_.lose("exact",
+                        {"held " + it + " after each instruction and let the other count on",
+                         "when " + it + " went on, it changed the count from " + change,
+                         "it had loaded the count before, and stored what it had loaded, plus 1: "
+                         "what the other had added meanwhile is lost",
+                         "./mine 100000000"});
+        else if (after != before && open && !atomic)
+            stage_.lose("exact", {"held " + it + " just before the instruction that adds",
+                                  "the other counted on, so no lock is held; and the instruction "
+                                  "is not an atomic one",
+                                  "on two processors both can load the same number at the same "
+                                  "time: one of the two additions is lost",
+                                  "./mine 100000000"});
+        else
+            return true;
+        return false;
+    }
+
+    // Whether the next instruction is one step for the other processors, too. Only x86 has others
+    // that add to memory: those without the lock prefix.
+    static bool is_atomic(const Run& run, const Tracee* who) {
+#if defined __x86_64__
+        for (const char c : run.tracer.memory(who, next_instruction(who), 4)) {
+            if (c == '\xf0') return true;
+            if (strchr("\x66\xf2\xf3\x2e\x36\x3e\x26\x64\x65\x67", c) == nullptr) return false;
+        }
+        return false;
+#else
+        return run.why.empty() || who != nullptr;
+#endif
+    }
+
+    // Each instruction between two changes of one process is a moment at which the other may count.
+    void hold_everywhere() {
+        {
+            Run run(stage_, options(1000000000));
+            if (!fork_child(run)) return;
+            address_ = 0;
+            // Each in turn as far as its next changes; one that is held with the lock keeps the
+            // other back, but where it is held differs.
+            bool counts[2] = {false, false};
+            for (int round = 0; round < 40 && !(counts[0] && counts[1]); ++round)
+                for (Tracee* who : {run.parent(), run.child()}) {
+                    const long before = count(run);
+                    if (who->ended) continue;
+                    go_until(run, who, 500000, [&] { return count(run) > before + 1; });
+                    if (count(run) > before) counts[who->number] = true;
+                    if (is_never_woken(run, who)) return;
+                }
+            for (const Tracee* who : {run.parent(), run.child()})
+                if (!counts[who->number])
+                    stage_.lose("both", {"held " + other(who) + " after its first changes",
+                                         name(who) + " added nothing",
+                                         "the one waits until the other has done all of its work: "
+                                         "nothing is shared but the result",
+                                         ""});
+            if (!counts[0] || !counts[1] ||
+                (tour(run, run.parent(), run.child()) && tour(run, run.child(), run.parent())))
+                end_well(run);
+            if (together_ > 0) stage_.earn("both");
+            if (!waited_) stage_.earn("sleeps");
+            run.tracer.kill_all();
+            run.finish();
+        }
+        stage_.clear();
+    }
+
+    static std::string other(const Tracee* who) {
+        return who->number == 0 ? "the child" : "the parent";
+    }
+
+    bool is_never_woken(Run& run, const Tracee* who) {
+        if (!never_woken(run, who)) return false;
+        stage_.lose("sleeps", {"held " + other(who) + " where " + name(who) + " cannot go on",
+                               name(who) + " sleeps in futex(FUTEX_PRIVATE_FLAG)", kNeverWoken,
+                               "docs/explain ./mine 1000"});
+        stage_.earn("both");
+        stage_.earn("exact");
+        return true;
+    }
+
+    // Nothing was lost: unless it came to no end.
+    void end_well(const Run& run) {
+        if (run.why.rfind("it does not end", 0) == 0)
+            stage_.lose("sleeps",
+                        {"let both count at the same time", run.why,
+                         "a process sleeps and is not woken", "docs/explain ./mine 1000"});
+        else if (!run.why.empty())
+            stage_.lose("exact", {"let both count at the same time", run.why, "", ""});
+        stage_.earn("exact");
+    }
+
+    // One process makes three changes, instruction by instruction; after each the other goes on as
+    // far as it comes.
+    bool tour(Run& run, Tracee* who, Tracee* other) {
+        int changes = 0, alone = 0, steps = 0;
+        bool open = false;
+        Went how = Went::there;
+        std::string seen;
+        for (; changes < 3 && steps < 1500 && run.why.empty(); ++steps) {
+            long before = count(run);
+            const bool atomic = stands(who) && is_atomic(run, who);
+            const Went went = step(run, who);
+            if (went == Went::ended) return true;
+            if (went == Went::sleeps) {  // it waits for the other
+                go_until(run, other, 500000, [&] { return stands(who); });
+                if (!stands(who)) step(run, who);
+                continue;
+            }
+            long after = count(run);
+            if (!right_change(who, before, after, open, atomic)) return false;
+            changes += after != before;
+            before = after;
+            // Who turns sees nothing new as long as the bytes are the same.
+            if (how == Went::turns && common_bytes(run) == seen) continue;
+            how = go_until(run, other, 3000, [&] { return count(run) > before + 1; });
+            seen = common_bytes(run);
+            if (is_never_woken(run, other)) return false;
+            after = count(run);
+            if (after < before) return right_change(other, before, after, false, true);
+            open = after > before;
+            (after > before ? together_ : alone) += 1;
+            if (after == before && how != Went::ended && !waited_) wait(run, who, other);
+        }
+        if (together_ == 0 && run.why.empty())
+            stage_.lose("both", {"held " + name(who) + " at each of " + std::to_string(alone) +
+                                     " instructions",
+                                 name(other) + " added nothing at any of them",
+                                 "the lock is held all the time, or all is added at once: the one "
+                                 "waits until the other has done all of its work",
+                                 ""});
+        return true;
+    }
+
+    // `who` is held where the other cannot go on: how does that wait?
+    void wait(Run& run, const Tracee* who, Tracee* other) {
+        waited_ = true;
+        const Waiting it = watch(run, other, 1000);
+        hold(run, other);
+        if (it.asleep) return stage_.earn("sleeps");
+        stage_.lose(
+            "sleeps",
+            {"held " + name(who) + " where " + name(other) + " cannot go on, for 1 s", it.told(),
+             "it asks again and again until the lock is free: a waiting process should sleep in "
+             "the kernel until the other wakes it",
+             "top; docs/explain ./mine 1000000"});
+    }
+
+    void run_freely() {
+        const long times = some(400, 500);
+        {
+            Run run(stage_, options(times));
+            run.finish();
+            if (stage_.verdicts.met["result"] && run.why.empty() &&
+                run.out() != "count " + std::to_string(2 * times) + "\n")
+                stage_.lose("exact", {"ran it with " + std::to_string(times), printed(run), "",
+                                      "./mine " + std::to_string(times)});
+            end_well(run);
+        }
+        stage_.clear();
+    }
+
+    Stage& stage_;
+    bool found_ = false, waited_ = false;
+    int together_ = 0;      // how often the one counted while the other was held
+    Place place_;           // of the count
+    uint64_t address_ = 0;  // in the parent of this run; 0: not looked for yet
+};
+
+inline Lab updates_lab() {
+    return {3,
+            "3-lost-updates",
+            "lost updates: load, change and store are three steps",
+            60,
+            {"docs/labs/3-lost-updates/ours.cc"},
+            {{"builds", 1, "it builds"},
+             {"result", 2, "it prints 'count' and twice the argument when nobody disturbs anybody"},
+             {"shared", 2, "there is one count, in an object that both processes share"},
+             {"object", 2, "what it prints is what the object holds"},
+             {"both", 2, "both count at the same time, each adds 1 at a time"},
+             {"exact", 7, "nothing is lost, whoever is held at whatever instruction"},
+             {"sleeps", 2, "who has to wait sleeps"},
+             {"failure", 1, "a child that was killed is reported, with a status that is not 0"},
+             {"left", 1, "nothing is left"}},
+            [](Stage& stage) { Updates(stage).grade(); }};
+}
