@@ -17,6 +17,7 @@
 #include <fstream>
 #include <iostream>
 
+#include "buffer.h"
 #include "build.h"
 #include "exchange.h"
 #include "lab.h"
