@@ -369,7 +369,9 @@ static void named_post() {
 
 // A child takes a System V semaphore from 1 to 0 and dies.
 static void take_and_die(short flag) {
-    hold_signals();  // a set has no owner who takes it along
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, nullptr);  // a set has no owner who takes it along
     const int set = semget(IPC_PRIVATE, 1, 0600);
     if (set == -1) err(1, "semget(IPC_PRIVATE)");
     semctl(set, 0, SETVAL, 1);
