@@ -342,6 +342,9 @@ TEST_CASE("packets: wrong usage is a sentence and exit status 2", "[packets]") {
 }
 
 TEST_CASE("packets: what fails is a sentence and exit status 1, and nothing is left", "[packets]") {
+    // What the C library says of such a name differs: glibc 2.31 calls it invalid.
+    REQUIRE(shm_open(("/" + std::string(256, 'x')).c_str(), O_RDONLY, 0) == -1);
+    const std::string too_long = strerror(errno);
     const std::vector<std::pair<std::string, std::string>> failures = {
         {"--pipe < /", "read(stdin): Is a directory"},
         {"--pipe < /etc/passwd > /dev/full", "write(stdout): No space left on device"},
@@ -353,7 +356,7 @@ TEST_CASE("packets: what fails is a sentence and exit status 1, and nothing is l
         {"produce --pipe --name /", "shm_open(/): Invalid argument"},
         {"produce --pipe --name /a/b", "shm_open(/a/b): Invalid argument"},
         {"produce --pipe --name /" + std::string(256, 'x'),
-         "shm_open(/" + std::string(256, 'x') + "): File name too long"}};
+         "shm_open(/" + std::string(256, 'x') + "): " + too_long}};
     for (auto [line, reason] : failures) {
         Scratch scratch;
         RingName ring;
