@@ -209,12 +209,14 @@ void print_tables(const Report& report, FILE* out) {
                  "Once every page is there, GB/s (random order: cache lines); memchr and memset "
                  "are the machine's limit; xN: so many times private memory's",
                  loops, out);
+    std::vector<Column> huge = {{"minor faults", "minor", kPerPage},
+                                {"ready", "ready", kMicroseconds}};
+    huge.insert(huge.end(), loops.begin(), loops.end());
     print_matrix(report, kHuge,
-                 "Huge pages: one life in stages, us, and the setting that each depends on", stages,
-                 out);
-    print_matrix(report, kHuge,
-                 "Huge pages: GB/s; xN: so many times that of private memory in small pages", loops,
-                 out);
+                 "Huge pages: minor faults for each page; us until every page is there; then GB/s; "
+                 "the setting\nthat each depends on; xN: so many times private memory's in small "
+                 "pages",
+                 huge, out);
     print_matrix(report, kMessages,
                  "Messages to another process, millions/s, and there and back, us; xN: so many "
                  "times a pipe's",
