@@ -98,6 +98,9 @@ class Box {
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     }
 
+    // Whom the program runs as, as process 1 sees it.
+    uid_t user() const { return refused.empty() && user_ == 0 ? 65534 : geteuid(); }
+
     std::string refused;  // "": the box is closed
 
     [[noreturn]] static void fail(const std::string& what) {

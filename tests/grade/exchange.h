@@ -36,6 +36,7 @@ constexpr char kTranscript[] =
 struct Usual {
     std::string name;    // of the object; "": it has none
     std::string output;  // as printed() has it
+    bool ended;          // by itself
 };
 
 // How a run ended and what it printed, for "seen".
@@ -171,7 +172,7 @@ inline Usual ordinary_run(Stage& stage) {
     const auto common = run.common_objects();
     const bool both = std::count(common.begin(), common.end(), object) > 0;
 
-    Usual usual = {"", printed(run)};
+    Usual usual = {"", printed(run), run.why.empty()};
     for (const Made& it : run.made())
         if (it.object == object) usual.name = it.name;
     if (!both)
@@ -496,9 +497,7 @@ inline void fail_calls(Stage& stage, const Usual& usual) {
 inline void grade(Stage& stage) {
     const Usual usual = ordinary_run(stage);
     const bool shared = stage.verdicts.met["shared"];
-    const bool ended =
-        stage.verdicts.findings["transcript"].saw.find("does not end") == std::string::npos;
-    if (!shared || !ended) {
+    if (!shared || !usual.ended) {
         const std::string needs = !shared ? "a shared object" : "a program that ends";
         for (const char* id :
              {"contents", "holds", "waits", "status", "mode", "exists", "residue", "errors"})
