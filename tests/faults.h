@@ -25,7 +25,8 @@ struct Call {
     uint64_t call, argument[6];
 };
 
-// What happens to a run: nothing, or something at the `at`-th call of process 0 (the parent) or 1.
+// What happens to a run: nothing, or something at the `at`-th call of process 0 (the parent) or 1,
+// or the next of its kind.
 struct Fault {
     enum Kind {
         nothing,
@@ -42,6 +43,7 @@ struct Fault {
     } kind = nothing;
     int process = 0, at = 0, number = 0;  // of the error or the signal
     std::function<void()> action = {};
+    uint64_t call = 0;  // which that is: with the timing, others may come before it
     bool is_kill() const { return kind >= killed; }
 };
 
@@ -52,6 +54,7 @@ struct Outcome {
     bool late = false, left = false;  // no end in time; a process outlived the parent
     bool fired = false;               // the fault has happened
     bool mute = false;                // its stderr was not ours: a sentence could not be seen
+    Call reached = {};                // there
     std::vector<Call> calls[2];
 };
 
@@ -201,6 +204,7 @@ inline Outcome disturbed(const Target& target, const Fault& fault,
     bool on = false;
     std::map<pid_t, uint64_t> breaks;
     Call failing = {};
+    int number = 0;  // of the call that it has come to
     for (bool grace = false;;) {
         const Event event = tracer.next(grace ? 5000 : held ? 1000 : -1);
         if (event.what == Event::over) break;
@@ -247,8 +251,9 @@ inline Outcome disturbed(const Target& target, const Fault& fault,
             std::copy(who->argument, who->argument + 6, call.argument);
             it.calls[process].push_back(call);
             const bool now = !on && fault.kind != Fault::nothing && process == fault.process &&
-                             who->calls == fault.at;
-            if (now) failing = call;
+                             who->calls >= fault.at && who->call == fault.call;
+            if (now) failing = it.reached = call;
+            if (now) number = who->calls;
             on = on || now;
             it.fired = it.fired || now;
             it.mute = it.mute || (now && fault.kind == Fault::keeps_failing &&
@@ -278,7 +283,7 @@ inline Outcome disturbed(const Target& target, const Fault& fault,
         if (ours && event.what == Event::returns) {
             if (who->call == SYS_brk) breaks[who->pid] = static_cast<uint64_t>(who->result);
             if (on && fault.kind == Fault::killed_after && process == fault.process &&
-                who->calls == fault.at)
+                who->calls == number)
                 tracer.send(who, SIGKILL);
         }
         if (who != held) tracer.go_on(who);
@@ -367,9 +372,6 @@ inline Outcome undisturbed(const Target& target, const std::function<void()>& pr
 
 // The rule: which part of it that run has broken; empty: none.
 inline std::string broken(const Target& target, const Fault& fault, const Outcome& it) {
-    const auto& calls = it.calls[fault.process];
-    const size_t at = static_cast<size_t>(std::max(fault.at, 1));
-    const Call reached = at <= calls.size() ? calls[at - 1] : Call{};
     const bool sent = fault.kind >= Fault::signal;
     if (it.late) return "no end";
     if (it.left) return "a process left";
@@ -382,8 +384,8 @@ inline std::string broken(const Target& target, const Fault& fault, const Outcom
         if (it.err.empty() && !it.mute && !cut) return "silent";
     }
     if (target.strict && (fault.kind == Fault::fails || fault.kind == Fault::keeps_failing)) {
-        if (it.status == 0 && !can_do_without(reached, fault.number)) return "ignored";
-        if (it.status != 0 && reached.call == SYS_futex && fault.number != ETIMEDOUT)
+        if (it.status == 0 && !can_do_without(it.reached, fault.number)) return "ignored";
+        if (it.status != 0 && it.reached.call == SYS_futex && fault.number != ETIMEDOUT)
             return "waits no longer";  // EINTR and EAGAIN say: look again
         if (it.status != 0 && !has(it.err, std::string("): ") + strerror(fault.number) + "\n"))
             return "another reason";
