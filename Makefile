@@ -26,6 +26,7 @@ shm_posix/packets/producer_consumer tests/test_packets.o: $(wildcard shm_posix/p
 map_posix/config/shared_config tests/test_config.o: $(wildcard map_posix/config/*.h)
 tests/support.o tests/test_config.o: common/process.h
 tests/test_perf.o: perf/statistics.h
+tests/test_faults.o: map_posix/config/image.h
 docs/explain: tests/trace.h
 
 perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/packets/*.h)
@@ -63,6 +64,10 @@ CATCH2 = $(shell printf '%s\n' '$(HASH)if __has_include(<catch2/catch_all.hpp>)'
 
 test: all tests/run tests/grade/grade
 	tests/run $(TEST)
+
+# All of what [faults] tries some of; minutes.
+test-faults: all tests/run
+	FAULTS=all tests/run '[faults]'
 
 tests/run: $(TESTS)
 	$(COMPILE) $(LDFLAGS) -o $@ $(TESTS) $(if $(filter 3,$(CATCH2)),-lCatch2) $(LIBS)
@@ -107,9 +112,10 @@ help:
 	@echo 'make lab     list the labs; make lab1 begins the first; make lab1 HINT=1'
 	@echo 'make grade   LAB=1 FROM=submissions: grade them all (docs/labs/instructors.md)'
 	@echo 'make test    build and run the tests; make test TEST="[read]" runs some'
+	@echo 'make test-faults  fails every call, kills at every moment, spoils every input; minutes'
 	@echo 'make lint    look for bugs with clang-tidy and cppcheck'
 	@echo 'make deps    install Catch2, which only the tests need (apt-get, dnf, pacman, zypper, apk)'
 	@echo 'make clean   remove all that make made'
 	@echo 'CXX, CXXFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are honoured.'
 
-.PHONY: all always lab $(LABS) grade demo perf perf-full test lint catch2 deps clean help
+.PHONY: all always lab $(LABS) grade demo perf perf-full test test-faults lint catch2 deps clean help

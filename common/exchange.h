@@ -107,6 +107,7 @@ inline int done(int status) {
 // Reads the command line. Returns the verb; --name changes *name. Wrong usage ends the program.
 inline const char* read_command(int argc, char** argv, const char** name) {
     signal(SIGPIPE, SIG_IGN);  // a reader of stdout that left is an error, which done() reports
+    signal(SIGXFSZ, SIG_IGN);  // beyond ulimit -f: likewise
     signal(SIGCHLD, SIG_DFL);  // it may be inherited as ignored: then waitpid would find no child
     const char* usual = *name;
     argv[0] = program_invocation_short_name;  // for getopt_long's messages

@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <new>
 #include <string>
 
 inline constexpr int kStops[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
@@ -65,17 +66,18 @@ inline void prepare() {
         if (fcntl(fd, F_GETFD) == -1 && (fd == STDOUT_FILENO || open("/dev/null", O_RDWR) != fd))
             err(1, "write(stdout)");
     setvbuf(stderr, nullptr, _IOLBF, 0);  // whole lines, though parent and child share it
-    signal(SIGPIPE, SIG_IGN);  // a reader that leaves is a failed write, not a death
-    signal(SIGXFSZ, SIG_IGN);  // beyond ulimit -f: likewise
-    signal(SIGCHLD, SIG_DFL);  // ignored, it would leave waitpid nothing to report
+    signal(SIGPIPE, SIG_IGN);             // a reader that leaves is a failed write, not a death
+    signal(SIGXFSZ, SIG_IGN);             // beyond ulimit -f: likewise
+    signal(SIGCHLD, SIG_DFL);             // ignored, it would leave waitpid nothing to report
     handle_stops(on_signal, SA_RESETHAND);
     handle_signal(SIGBUS, on_signal, SA_RESETHAND);
-    handle_signal(SIGALRM, on_signal, SA_RESETHAND);
+    std::set_new_handler([] { errx(1, "out of memory"); });
 }
 
 // fork(2). The child dies with its parent [prctl(2)].
 inline pid_t spawn() {
     const pid_t parent = getpid();
+    handle_signal(SIGALRM, on_signal, SA_RESETHAND);  // see wait_for()
     fflush(stdout);  // or both would print what waits in the buffer
     const pid_t child = fork();
     if (child == -1) err(1, "fork()");

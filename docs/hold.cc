@@ -79,6 +79,7 @@ int main(int argc, char** argv) {
     for (int end : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM}) sigaddset(&ends, end);
     sigprocmask(SIG_BLOCK, &ends, nullptr);
     signal(SIGPIPE, SIG_IGN);  // a reader that left is an error, which done() reports
+    signal(SIGXFSZ, SIG_IGN);  // beyond ulimit -f: likewise
     printf("%d holds %s\n", getpid(), argv[2]);
     done(0);
     alarm(3600);

@@ -1,518 +1,844 @@
-// Every failure tried on the three exchange programs: each system call fails, each signal comes at
-// each call, each process is killed at each call. [faults] is the core of it; the whole takes
-// minutes: tests/run '[.sweep]'.
+// Every failure tried, on every program of the collection: nine families of disturbances, one rule
+// (faults.h). [faults] tries some of each family, evenly chosen; `make test-faults`, that is
+// FAULTS=all, tries all. A control that is right as long as nothing happens,
+// tests/programs/naive.cc, goes through the same: a family that finds nothing wrong with it fails.
+//
+//     FAULT='signals: shm_v write: ...' tests/run '[faults]'      repeats one case
 
-#include <algorithm>
-#include <iostream>
-#include <set>
+#include "faults.h"
 
-#include <linux/futex.h>
-#include <sys/ipc.h>
-#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
 
-#include "exchange_object.h"
-#include "traced.h"
+#include <filesystem>
+#include <iomanip>
+#include <memory>
+#include <random>
+
+#include "../common/exchange.h"
+#include "../map_posix/config/image.h"
 
 namespace {
 
-// What happens to a run: nothing, or something at the `at`-th call of process 0 (the parent) or 1.
-struct Fault {
-    enum Kind {
-        nothing,
-        fails,          // that call
-        keeps_failing,  // that and every later one of its kind, in both processes
-        no_memory,      // no more from there on, however it is asked for
-        signal,         // to that process
-        group_signal,
-        killed,        // SIGKILL before the call is executed
-        killed_after,  // SIGKILL as soon as it has returned
-    } kind = nothing;
-    int process = 0, at = 0, number = 0;  // of the error or the signal
+struct Verdict {
+    std::string wrong;  // empty: nothing
+    bool fired = true;  // the disturbance has come about
+    Outcome it = {};
 };
 
-struct Call {
-    uint64_t call, argument[6];
+struct Case {
+    std::string how;
+    std::function<Verdict()> run;
 };
 
-struct Outcome {
-    int status = -1;
-    std::string out, err;
-    pid_t pids[2] = {-1, -1};
-    bool late = false, left = false;  // no end in time; a process outlived the parent
-    std::vector<Call> calls[2];
-};
+using Cases = std::vector<Case>;
 
-bool removes(const Call& it) {
-#ifdef SYS_unlink
-    if (it.call == SYS_unlink) return true;
-#endif
-    return it.call == SYS_unlinkat ||
-           (it.call == SYS_shmctl && (it.argument[1] & 0xff) == IPC_RMID);
+// What the undisturbed run does; made once.
+const Outcome& clean(const Target& target) {
+    static std::map<std::string, Outcome> known;
+    if (!known.count(target.title)) {
+        target.before();
+        known[target.title] = disturbed(target, {});
+        const std::string wrong = broken(target, {}, known[target.title]);
+        INFO(target.title << ": " << wrong << ", " << known[target.title].status << "\n"
+                          << known[target.title].out << known[target.title].err);
+        REQUIRE(wrong.empty());
+        REQUIRE(known[target.title].status == 0);
+    }
+    return known[target.title];
 }
 
-bool waits(uint64_t call) {
-    for (uint64_t it : {SYS_futex, SYS_nanosleep, SYS_clock_nanosleep, SYS_wait4, SYS_ppoll})
-        if (call == it) return true;
-    return false;
+// The first of its own calls: the loader's come to their end when it unmaps its list of libraries.
+size_t own_calls(const Target& target) {
+    const auto& calls = clean(target).calls[0];
+    size_t at = 0;
+    while (at < calls.size() && calls[at].call != SYS_munmap) ++at;
+    return at + 1;
 }
 
-bool forks(uint64_t call) {
-#ifdef SYS_fork
-    if (call == SYS_fork) return true;
-#endif
-    return call == SYS_clone || call == SYS_clone3;
+// Each of its own calls.
+void each_call(const Target& target, const std::function<void(int, int, const Call&)>& disturb) {
+    if (target.slow) return;
+    for (int process : {0, 1}) {
+        const auto& calls = clean(target).calls[process];
+        for (size_t at = process == 0 ? own_calls(target) : 0; at < calls.size(); ++at)
+            disturb(process, static_cast<int>(at + 1), calls[at]);
+    }
 }
 
-bool takes_memory(const Tracee& who) {
-    const bool anonymous = who.argument[3] & MAP_ANONYMOUS;
-    return who.call == SYS_brk ||
-           (who.call == SYS_mmap && anonymous && !(who.argument[3] & MAP_SHARED));
+Case traced(const Target& target, Fault fault, const std::string& how = "",
+            const std::function<void()>& prepare = {}) {
+    if (fault.at > 0)
+        fault.call = clean(target).calls[fault.process][static_cast<size_t>(fault.at - 1)].call;
+    return {how.empty() ? describe(fault, clean(target)) : how, [=] {
+                target.before();
+                const Outcome it = disturbed(target, fault, prepare);
+                std::string wrong = broken(target, fault, it);
+                const bool ended = fault.kind >= Fault::signal && it.status > 128;
+                if (wrong.empty() && ended) wrong = next_run(target);
+                return Verdict{wrong, it.fired, it};
+            }};
 }
 
-// How a call may fail: what its manual page names and a program may meet. None for those that
-// cannot fail, or that only a broken kernel lets fail.
-std::vector<int> errors(const Call& it) {
-    static const std::map<uint64_t, std::vector<int>> kErrors = {
-        {SYS_openat, {EMFILE, EACCES, EINTR}},
-        {SYS_ftruncate, {ENOSPC, EINTR}},
-        {SYS_fallocate, {ENOSPC, EINTR, EOPNOTSUPP}},
-        {SYS_mmap, {ENOMEM, EACCES}},
-        {SYS_munmap, {ENOMEM}},
-        {SYS_mprotect, {ENOMEM}},
-        {SYS_brk, {ENOMEM}},
-        {SYS_close, {EIO, EINTR}},
-#ifdef SYS_unlink
-        {SYS_unlink, {EACCES, EIO}},
-        {SYS_fork, {EAGAIN, ENOMEM}},
-        {SYS_access, {EACCES}},
-#endif
-        {SYS_unlinkat, {EACCES, EIO}},
-        {SYS_clone, {EAGAIN, ENOMEM}},
-        {SYS_clone3, {EAGAIN, ENOMEM, ENOSYS}},
-        {SYS_prctl, {EINVAL}},
-        {SYS_write, {EIO, ENOSPC, EINTR, EPIPE}},
-        {SYS_read, {EIO, EINTR}},
-        {SYS_pread64, {EIO}},
-        {SYS_newfstatat, {ENOMEM, EACCES}},
-        {SYS_fstat, {ENOMEM}},
-        {SYS_wait4, {ECHILD, EINTR}},
-        {SYS_shmget, {ENOSPC, ENOMEM, EACCES}},
-        {SYS_shmat, {ENOMEM, EMFILE}},
-        {SYS_shmdt, {EINVAL}},
-        {SYS_shmctl, {EPERM, EIDRM}},
-        {SYS_getrandom, {EAGAIN, ENOSYS}},
-        {SYS_prlimit64, {EPERM}},
-        {SYS_nanosleep, {EINTR}},
-        {SYS_clock_nanosleep, {EINTR}},
-    };
-    if (it.call == SYS_brk && it.argument[0] == 0) return {};  // only asks
-    const int operation = static_cast<int>(it.argument[1]) & FUTEX_CMD_MASK;
-    if (it.call == SYS_futex && (operation == FUTEX_WAIT || operation == FUTEX_WAIT_BITSET))
-        return {EINTR, EAGAIN, ETIMEDOUT};
-    const auto known = kErrors.find(it.call);
-    return known == kErrors.end() ? std::vector<int>{} : known->second;
+Case untraced(const Target& target, const std::string& how, const std::function<void()>& prepare,
+              bool mute = false) {
+    return {how, [=] {
+                target.before();
+                Outcome it = undisturbed(target, prepare);
+                it.mute = mute;
+                return Verdict{broken(target, {}, it), true, it};
+            }};
 }
 
-bool is_stop(int number) {
-    return number == SIGSTOP || number == SIGTSTP || number == SIGTTIN || number == SIGTTOU;
+// Nothing is said of what it leaves, where others change that too.
+Target relaxed(Target target) {
+    target.left = [](const Outcome&) { return ""; };
+    if (!target.by_output) target.wrong = target.left;
+    return target;
 }
 
-// In which order the two processes go: one stands until the other waits. As process 1 of a
-// namespace the child goes first, too.
-enum class Way { child_first, parent_first, as_process_1 };
-
-// A failure that need not be one of the program: it can do without.
-bool can_do_without(const Call& it, int error) {
-    const bool anonymous = it.call == SYS_mmap && (it.argument[3] & MAP_ANONYMOUS);
-    const bool of_stdio = it.call == SYS_newfstatat && it.argument[0] == STDOUT_FILENO;
-    const bool old_file_system = it.call == SYS_fallocate && error == EOPNOTSUPP;
-    const bool again = it.call == SYS_futex && error != ETIMEDOUT;
-    return anonymous || of_stdio || old_file_system || again || it.call == SYS_brk ||
-           it.call == SYS_getrandom;
+// A signal to one that is too slow for the tracer, at some moments.
+Cases now_and_then(const Target& target, const std::vector<int>& numbers) {
+    Cases all;
+    if (!target.slow) return all;
+    for (int number : numbers)
+        for (unsigned ms : {1, 20, 300, 900})
+            all.push_back(
+                {std::string(strsignal(number)) + " after " + std::to_string(ms) + " ms", [=] {
+                     target.before();
+                     Running running(target);
+                     usleep(ms * 1000);
+                     kill(-running.pid, number);
+                     Fault fault = {Fault::group_signal, 0, 0, number};
+                     if (number == SIGKILL) fault.kind = Fault::both_killed;
+                     const Outcome it = running.finish();
+                     return Verdict{broken(target, fault, it), true, it};
+                 }});
+    return all;
 }
 
-// One program with one verb, disturbed again and again.
-class Sweep {
-  public:
-    Sweep(const Object& object, const std::string& verb, const Words& words,
-          Way way = Way::child_first)
-        : object_(object), verb_(verb), words_(words), way_(way), alone_(way == Way::as_process_1) {
-        if (alone_) words_.insert(words_.begin(), {"unshare", "-Urp", "--fork", "--mount-proc"});
-        const auto slash = words.front().rfind('/');
-        title_ = words.front().substr(slash + 1) + " " + verb +
-                 (alone_                     ? " as process 1"
-                  : way == Way::parent_first ? ", parent first"
-                                             : "");
-        if (verb_ == "read") put_items();
-        clean_ = run({});
-        // Our programs begin with this; before it the loader is at work. Others: all is theirs.
-        for (int at = calls(0); at > 0; --at)
-            if (call(0, at).call == SYS_rt_sigaction && call(0, at).argument[0] == SIGPIPE)
-                main_ = at;
-        judge({}, clean_);
-    }
-    ~Sweep() { object_.take_away(); }
-
-    int calls(int process) const { return static_cast<int>(clean_.calls[process].size()); }
-    int first(int process) const { return process == 0 ? main_ : 1; }
-    const Call& call(int process, int at) const {
-        return clean_.calls[process][static_cast<size_t>(at - 1)];
-    }
-
-    void one(const Fault& fault) { judge(fault, run(fault)); }
-
-    // Each call of both processes, from `start` of the parent on.
-    void fail(int start) {
-        each(start, [this](int process, int at) {
-            for (int error : errors(call(process, at))) {
-                one({Fault::fails, process, at, error});
-                if (error != EINTR && error != EAGAIN)
-                    one({Fault::keeps_failing, process, at, error});
-            }
-            if (call(process, at).call == SYS_brk) one({Fault::no_memory, process, at, ENOMEM});
-        });
-    }
-    void signals(int start, const std::vector<int>& numbers, bool group) {
-        each(start, [&](int process, int at) {
-            for (int number : numbers)
-                one({group ? Fault::group_signal : Fault::signal, process, at, number});
-        });
-    }
-    void kill(int start, bool after) {
-        each(start, [&](int process, int at) {
-            one({after ? Fault::killed_after : Fault::killed, process, at, SIGKILL});
-        });
-    }
-    void taken() {  // the name is another one's
-        if (verb_ != "read") object_.plant("precious");
-        const std::string before = object_.looks();
-        const Outcome it = run({}, false);
-        const bool right = it.status == 0 && it.out == expected(it);
-        if (!right && (it.status == 0 || it.err.empty())) failure("silent", {}, it);
-        if (object_.looks() != before) failure("overwritten", {}, it);
-        object_.take_away();
-        if (verb_ == "read") put_items();
-    }
-
-    std::string summary() const {
-        std::string text = title_ + ": " + std::to_string(runs) + " runs, " +
-                           std::to_string(failures) + " failures";
-        for (const auto& [kind, count] : kinds) text += ", " + kind + " " + std::to_string(count);
-        if (!killed_at.empty()) text += "; SIGKILL left the name at";
-        for (const std::string& at : killed_at) text += " " + at;
-        return text;
-    }
-
-    int runs = 0, failures = 0;
-    bool strict = false;  // no failed call may go unsaid
-    int enough = 5;       // failures, after which the rest is not tried
-    std::map<std::string, int> kinds;
-    std::set<std::string> killed_at;
-    std::string lines;  // of the failures
-
-  private:
-    void each(int start, const std::function<void(int, int)>& disturb) {
-        for (int process : {0, 1})
-            for (int at = process == 0 ? start : 1; at <= calls(process) && failures < enough; ++at)
-                disturb(process, at);
-    }
-
-    void put_items() {
-        REQUIRE(object_.run("write").status == 0);
-        looks_ = object_.looks();
-    }
-
-    std::string expected(const Outcome& it) const {
-        if (verb_ == "write") return "";
-        if (verb_ == "read") return kItemLines;
-        return alone_ ? transcript(1, 2) : transcript(it.pids[0], it.pids[1]);
-    }
-
-    Outcome run(const Fault& fault, bool clear = true);
-    void judge(const Fault& fault, const Outcome& it);
-    void failure(const std::string& kind, const Fault& fault, const Outcome& it);
-
-    const Object& object_;
-    const std::string verb_;
-    Words words_;
-    const Way way_;
-    const bool alone_;  // in namespaces of its own: the parent is our grandchild
-    std::string title_, looks_;
-    Outcome clean_;
-    int main_ = 1;
-};
-
-std::string name_of(const Fault& fault, const Call& it) {
-    static const char* const kKinds[] = {"undisturbed", "fails once",   "fails",
-                                         "no memory",   "signal",       "signal to the group",
-                                         "SIGKILL at",  "SIGKILL after"};
-    std::string text = kKinds[fault.kind];
-    if (fault.kind == Fault::nothing) return text;
-    text += " " + std::to_string(fault.at) + " " + call_name(it.call);
-    if (fault.kind == Fault::signal || fault.kind == Fault::group_signal)
-        text += std::string(" ") + strsignal(fault.number);
-    else if (fault.kind < Fault::signal)
-        text += std::string(": ") + strerror(fault.number);
-    return std::string(fault.process ? "child" : "parent") + ", " + text;
-}
-
-Outcome Sweep::run(const Fault& fault, bool clear) {
-    if (clear && verb_ != "read") object_.take_away();
-    Outcome it;
-    Traced traced(words_, {}, 20);
-    Tracer& tracer = traced.tracer;
-    const int parent = alone_ ? 1 : 0;
-    Tracee* held = nullptr;  // until the other waits or has ended
-    bool on = false;
-    std::map<pid_t, uint64_t> breaks;
-    Call failing = {};
-    for (int grace = 0;;) {
-        const Event event = tracer.next(grace ? 2000 : held ? 1000 : -1);
-        if (event.what == Event::over) break;
-        if (event.what == Event::nothing) {
-            if (held) tracer.go_on(held);
-            held = nullptr;
-            if (!grace) continue;
-            it.left = true;
-            tracer.kill_all();
-            continue;
+// 1. Each call fails.
+Cases calls_fail(const Target& target) {
+    Cases all;
+    each_call(target, [&](int process, int at, const Call& call) {
+        for (int error : errors(call)) {
+            all.push_back(traced(target, {Fault::fails, process, at, error}));
+            if (error != EINTR && error != EAGAIN)
+                all.push_back(traced(target, {Fault::keeps_failing, process, at, error}));
         }
-        Tracee* who = event.who;
-        const int process = who->number - parent;
-        const auto let_go = [&] {
-            if (held && held != who) tracer.go_on(held);
-            if (held != who) held = nullptr;
-        };
-        if (event.what == Event::ended) {
-            let_go();
-            if (who->number == 0) grace = 1;
-            continue;
-        }
-        if (event.what == Event::stops) {
-            tracer.go_on(who);
-            tracer.send(who, SIGCONT);
-            continue;
-        }
-        if (event.what == Event::forks && process == 0) {
-            breaks[event.child->pid] = breaks[who->pid];
-            held = way_ == Way::parent_first ? event.child : who;
-        }
-        const bool ours = process == 0 || process == 1;
-        if (ours && event.what == Event::enters) {
-            Call call = {who->call, {}};
-            std::copy(who->argument, who->argument + 6, call.argument);
-            it.calls[process].push_back(call);
-            const bool now = !on && fault.kind != Fault::nothing && process == fault.process &&
-                             who->calls == fault.at;
-            if (now) failing = call;
-            on = on || now;
-            // A file that fails does not take stderr with it, nor a wait the other's wake-up.
-            const bool same = who->call == failing.call &&
-                              (who->call != SYS_write || who->argument[0] == failing.argument[0]) &&
-                              (who->call != SYS_futex || who->argument[1] == failing.argument[1]);
-            const bool again = (fault.kind == Fault::keeps_failing && on && same) ||
-                               (fault.kind == Fault::no_memory && on && takes_memory(*who));
-            if ((now && fault.kind == Fault::fails) || again) {
-                const bool asks = who->call == SYS_brk && who->argument[0] == 0;
-                if (who->call != SYS_brk)
-                    tracer.answer(who, -fault.number);
-                else if (!asks)  // brk(2) fails by returning the break as it is
-                    tracer.answer(who, static_cast<int64_t>(breaks[who->pid]));
-            }
-            if (now && fault.kind == Fault::signal) tracer.send(who, fault.number);
-            if (now && fault.kind == Fault::group_signal) tracer.send(who, fault.number, true);
-            if (now && fault.kind == Fault::killed) tracer.send(who, SIGKILL);
-            if (waits(who->call)) let_go();
-        }
-        if (ours && event.what == Event::returns) {
-            if (who->call == SYS_brk) breaks[who->pid] = static_cast<uint64_t>(who->result);
-            if (on && fault.kind == Fault::killed_after && process == fault.process &&
-                who->calls == fault.at)
-                tracer.send(who, SIGKILL);
-        }
-        if (who != held) tracer.go_on(who);
-    }
-    it.late = tracer.late;
-    it.status = traced.status();
-    it.out = traced.out();
-    it.err = traced.err();
-    for (size_t i = 0; i < 2; ++i)
-        if (tracer.tracees.size() > i) it.pids[i] = tracer.tracees[i].pid;
-    return it;
+    });
+    return all;
 }
 
-void Sweep::failure(const std::string& kind, const Fault& fault, const Outcome& it) {
-    ++failures;
-    ++kinds[kind];
-    const auto& calls = it.calls[fault.process];
-    const size_t at = static_cast<size_t>(std::max(fault.at, 1));
-    lines += title_ + ": " + name_of(fault, at <= calls.size() ? calls[at - 1] : Call{}) + ": " +
-             kind + ", status " + std::to_string(it.status) + "\n" + it.out + it.err;
+// 2. SIGKILL at each call, and the next run.
+Cases kills(const Target& target) {
+    Cases all = now_and_then(target, {SIGKILL});
+    each_call(target, [&](int process, int at, const Call&) {
+        for (auto kind : {Fault::killed, Fault::killed_after, Fault::both_killed})
+            all.push_back(traced(target, {kind, process, at, SIGKILL}));
+    });
+    return all;
 }
 
-void Sweep::judge(const Fault& fault, const Outcome& it) {
-    ++runs;
-    const size_t at = static_cast<size_t>(std::max(fault.at, 1));
-    const auto& calls = it.calls[fault.process];
-    const Call reached = at <= calls.size() ? calls[at - 1] : Call{};
-    if (fault.kind != Fault::nothing && reached.call != call(fault.process, fault.at).call)
-        failure("never came to it", fault, it);
-    if (it.late) failure("no end", fault, it);
-    if (it.left) failure("a process left", fault, it);
-    const bool killed = fault.kind == Fault::killed || fault.kind == Fault::killed_after;
-    const bool sent = killed || fault.kind == Fault::signal || fault.kind == Fault::group_signal;
-    const bool main = fault.process == 1 || fault.at >= main_;
-    const std::string right = expected(it);
-    if (it.status == 0) {
-        if (it.out != right) failure("wrong output with exit 0", fault, it);
-    } else {
-        const bool by_signal = sent && it.status == 128 + fault.number;
-        const bool loader = !main && it.status > 128;
-        if (it.err.empty() && !by_signal && !loader)
-            failure(it.status > 128 ? "crash" : "silent", fault, it);
-        // What came out before is the beginning of what is right.
-        const std::string child = right.substr(0, right.find("Parent "));
-        if (child.rfind(it.out.substr(0, it.out.find("Parent ")), 0) != 0)
-            failure("wrong output", fault, it);
-    }
-    if (strict && main && (fault.kind == Fault::fails || fault.kind == Fault::keeps_failing)) {
-        if (it.status == 0 && !can_do_without(reached, fault.number)) failure("ignored", fault, it);
-        if (it.status != 0 && reached.call == SYS_futex && fault.number != ETIMEDOUT)
-            failure("waits no longer", fault, it);  // EINTR and EAGAIN say: look again
-        if (it.status != 0 && !has(it.err, std::string("): ") + strerror(fault.number) + "\n"))
-            failure("another reason", fault, it);
-    }
-    // The pipe's signal is ignored, and so are all by process 1; a stop is undone.
-    const bool harmless = (fault.number == SIGPIPE && main) || (alone_ && fault.process == 0) ||
-                          is_stop(fault.number);
-    if (sent && !killed && harmless && it.status != 0)
-        failure("a harmless signal counts", fault, it);
-
-    const bool there = object_.there();
-    const bool could_not = fault.kind <= Fault::keeps_failing && removes(reached) &&
-                           has(it.err, removes(reached) && object_.sysv ? "shmctl(" : "unlink(");
-    if (verb_ == "read") {
-        if (!there || object_.looks() != looks_) {
-            failure("the object has changed", fault, it);
-            object_.take_away();
-            put_items();
+// 3. A signal at each call.
+Cases signals(const Target& target) {
+    Cases all = now_and_then(target, {SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGALRM, SIGXFSZ});
+    each_call(target, [&](int process, int at, const Call&) {
+        for (int number : {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE, SIGALRM,
+                           SIGXFSZ, SIGXCPU, SIGTSTP}) {
+            all.push_back(traced(target, {Fault::signal, process, at, number}));
+            if (target.way != Way::as_process_1)
+                all.push_back(traced(target, {Fault::group_signal, process, at, number}));
         }
-    } else if (verb_ == "write" && it.status == 0) {
-        if (!there || object_.run("read").out != kItemLines) failure("not there", fault, it);
-    } else if (there && killed && !calls.empty()) {
-        killed_at.insert(call_name(reached.call) +
-                         (fault.kind == Fault::killed ? "" : "'s return"));
-    } else if (there && !could_not) {
-        failure("residue", fault, it);
-    }
+    });
+    return all;
 }
 
-Sweep sweep_of(const Object& object, const std::string& verb, Way way = Way::child_first) {
-    Sweep sweep(object, verb, object.words(verb), way);
-    sweep.strict = true;
-    return sweep;
-}
-
-std::string any_mechanism() { return GENERATE("shm_posix", "map_posix", "shm_v"); }
-
-const std::vector<int> kSignals = {SIGHUP,  SIGINT,  SIGQUIT, SIGTERM, SIGUSR1,
-                                   SIGUSR2, SIGALRM, SIGPIPE, SIGXCPU, SIGXFSZ};
-const std::vector<int> kStops = {SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU};
-
-bool cannot_sweep(const Object& object) { return sanitized(object.program); }
-
-void report(const Sweep& sweep) {
-    INFO(sweep.lines);
-    CHECK(sweep.failures == 0);
-}
-
-// A program of tests/programs, built here.
-std::string built(const Scratch& scratch, const std::string& name) {
-    const char* given = getenv("CXX");
+// Sources of tests/programs, built once.
+std::string built(const std::string& name, const std::string& flags = "") {
+    static const Scratch scratch;
     const std::string path = scratch.path + "/" + name;
-    const Result made = shell(std::string(given ? given : "c++") + " -std=c++17 -o " + path + " " +
-                              quoted(root()) + "/tests/programs/" + name + ".cc -pthread -lrt");
+    const char* given = getenv("CXX");
+    if (exists(path)) return path;
+    const Result made =
+        shell(std::string(given ? given : "c++") + " -std=c++17 " + flags + " -o " + path + " " +
+              quoted(root()) + "/tests/programs/" + name + ".cc -pthread -lrt");
     INFO(made.err);
     REQUIRE(made.status == 0);
     return path;
 }
 
+std::function<void()> preload(const std::string& variable, const std::string& value) {
+    const std::string library = built("preload", "-shared -fPIC");
+    return [=] {
+        setenv("LD_PRELOAD", library.c_str(), 1);
+        setenv(variable.c_str(), value.c_str(), 1);
+    };
+}
+
+// 4. No memory: in malloc(3), in the kernel, and less and less of it.
+Cases no_memory(const Target& target) {
+    Cases all;
+    if (target.slow) return all;
+    for (int at = 1; at <= 14; ++at)
+        for (const std::string later : {"", "+"}) {
+            const std::string which = std::to_string(at) + later;
+            all.push_back(
+                traced(target, {}, "FAIL_MALLOC=" + which, preload("FAIL_MALLOC", which)));
+        }
+    for (rlim_t bytes = 3 << 20; bytes < 16 << 20; bytes += 1 << 18)
+        all.push_back({"RLIMIT_AS " + std::to_string(bytes), [=] {
+                           target.before();
+                           const Outcome it = disturbed(target, {}, [=] {
+                               const rlimit most = {bytes, bytes};
+                               setrlimit(RLIMIT_AS, &most);
+                           });
+                           // What the loader cannot do is not the program's.
+                           const bool begun = it.calls[0].size() > own_calls(target);
+                           return Verdict{begun ? broken(target, {}, it) : "", begun, it};
+                       }});
+    each_call(target, [&](int process, int at, const Call& call) {
+        if (call.call == SYS_brk || call.call == SYS_mmap || call.call == SYS_shmat)
+            all.push_back(traced(target, {Fault::no_memory, process, at, ENOMEM}));
+    });
+    return all;
+}
+
+// The object's directory.
+std::string place(const Target& target) { return target.path.substr(0, target.path.rfind('/')); }
+
+// Other bytes than it expects: a byte changed, the end missing, or chance.
+Cases spoiled(const Target& target) {
+    Cases all;
+    if (!target.plant) return all;
+    const auto add = [&](const std::string& how, const std::string& bytes) {
+        all.push_back({how, [=] {
+                           target.before();
+                           target.plant(bytes);
+                           const Outcome it = undisturbed(target);
+                           Target lax = relaxed(target);
+                           lax.wrong = [](const Outcome&) { return ""; };
+                           std::string wrong = broken(lax, {}, it);
+                           if (it.status == 0 && it.out != target.reading(bytes))
+                               wrong = "exit 0, but wrong output";
+                           return Verdict{wrong, true, it};
+                       }});
+    };
+    std::mt19937 random{1};
+    const std::string& whole = target.bytes;
+    for (size_t at = 0; at < whole.size(); ++at) {
+        for (int change : {1, 0x80, 0xff}) {
+            std::string bytes = whole;
+            bytes[at] = static_cast<char>(bytes[at] ^ change);
+            add("byte " + std::to_string(at) + " changed by " + std::to_string(change), bytes);
+        }
+        if (at > 0) add("cut to " + std::to_string(at), whole.substr(0, at));
+    }
+    for (int i = 1; i <= 200; ++i) {
+        std::string bytes = whole;
+        for (char& c : bytes)
+            if (random() % (i < 100 ? 2 : 20) == 0) c = static_cast<char>(random());
+        add("random " + std::to_string(i), bytes);
+    }
+    return all;
+}
+
+// 5. What is not as it should be under the name, and what happens to it meanwhile.
+Cases planted(const Target& target) {
+    Cases all = spoiled(target);
+    if (target.path.empty()) return all;
+    const std::string path = target.path, victim = path + "-victim";
+    const std::map<std::string, std::function<bool()>> things = {
+        {"a file of another kind", [=] { return put(path, "precious"), true; }},
+        {"a large file of another kind", [=] { return put(path, std::string(100000, 'x')), true; }},
+        {"zeros", [=] { return put(path, std::string(8192, '\0')), true; }},
+        {"an empty file", [=] { return put(path, ""), true; }},
+        {"a link",
+         [=] { return put(victim, "precious"), symlink(victim.c_str(), path.c_str()) == 0; }},
+        {"a hard link",
+         [=] { return put(victim, "precious"), link(victim.c_str(), path.c_str()) == 0; }},
+        {"a link to nothing", [=] { return symlink("/nowhere", path.c_str()) == 0; }},
+        {"a link to itself", [=] { return symlink(path.c_str(), path.c_str()) == 0; }},
+        {"a FIFO", [=] { return mkfifo(path.c_str(), 0600) == 0; }},
+        {"a directory", [=] { return mkdir(path.c_str(), 0700) == 0; }},
+        {"a device", [=] { return mknod(path.c_str(), S_IFCHR | 0600, makedev(1, 5)) == 0; }},
+        {"a socket",
+         [=] {
+             sockaddr_un address = {AF_UNIX, ""};
+             path.copy(address.sun_path, sizeof address.sun_path - 1);
+             const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+             const bool made = bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
+             close(fd);
+             return made;
+         }},
+        {"a file of nobody's mode",
+         [=] { return put(path, "precious"), chmod(path.c_str(), 0) == 0; }},
+        {"a file of another user",
+         [=] {
+             put(path, "precious");
+             return chown(path.c_str(), 12345, 12345) == 0;
+         }},
+    };
+    for (const auto& [what, plant] : things)
+        all.push_back({what, [=, plant = plant] {
+                           target.before();
+                           if (unlink(path.c_str()) == -1) rmdir(path.c_str());
+                           if (!plant()) return Verdict{"", false};
+                           const auto look = [&] {
+                               struct stat it = {};
+                               lstat(path.c_str(), &it);
+                               const bool file = S_ISREG(it.st_mode);
+                               return std::to_string(it.st_ino) + " " + std::to_string(it.st_mode) +
+                                      " " + std::to_string(it.st_uid) + " " +
+                                      (file ? contents(path) : "") +
+                                      (exists(victim) ? contents(victim) : "");
+                           };
+                           const std::string before = look();
+                           const Outcome it = undisturbed(target);
+                           std::string wrong = broken(relaxed(target), {}, it);
+                           if (wrong.empty() && look() != before) wrong = "overwritten";
+                           unlink(victim.c_str());
+                           if (unlink(path.c_str()) == -1) rmdir(path.c_str());
+                           return Verdict{wrong, true, it};
+                       }});
+    const Target lax = relaxed(target);
+    each_call(target, [&](int process, int at, const Call&) {
+        const std::map<std::string, std::function<void()>> events = {
+            {"the object is cut",
+             [=] {
+                 if (truncate(path.c_str(), 0) == -1) return;
+             }},
+            {"the object is removed", [=] { unlink(path.c_str()); }},
+            {"the object is replaced", [=] { unlink(path.c_str()), put(path, "precious"); }}};
+        for (const auto& [what, event] : events) {
+            if (target.joins && what != "the object is cut") continue;
+            Fault fault = {Fault::happens, process, at, 0, event};
+            all.push_back(traced(lax, fault, describe(fault, clean(target)) + ": " + what));
+        }
+    });
+    return all;
+}
+
+// Runs it in namespaces of its own, after that line of shell.
+Target inside(Target target, const std::string& flags, const std::string& line) {
+    const bool user = geteuid() != 0;
+    Words words = {"unshare", (user ? "-Ur" : "-") + flags, "sh",
+                   "-c",      line + " && exec \"$@\"",     "sh"};
+    words.insert(words.end(), target.words.begin(), target.words.end());
+    target.words = words;
+    return relaxed(target);
+}
+
+bool have_namespaces(const std::string& flags) {
+    const std::string line = std::string("unshare ") + (geteuid() ? "-Ur" : "-") + flags + " true";
+    return shell(line).status == 0;
+}
+
+// 6. Limits, and places without room.
+Cases surroundings(const Target& target) {
+    Cases all;
+    const auto limit = [&](const std::string& name, __rlimit_resource which, rlim_t most) {
+        all.push_back(untraced(
+            target, name + " " + std::to_string(most),
+            [=] {
+                const rlimit it = {most, most};
+                setrlimit(which, &it);
+            },
+            which == RLIMIT_FSIZE && most == 0));  // its stderr is a file, too
+    };
+    for (rlim_t bytes : {0, 50, 99, 4096}) limit("RLIMIT_FSIZE", RLIMIT_FSIZE, bytes);
+    for (rlim_t files : {3, 4, 5, 6}) limit("RLIMIT_NOFILE", RLIMIT_NOFILE, files);
+    for (rlim_t bytes : {0, 4096}) limit("RLIMIT_MEMLOCK", RLIMIT_MEMLOCK, bytes);
+    if (geteuid() != 0) limit("RLIMIT_NPROC", RLIMIT_NPROC, 0);
+    limit("RLIMIT_SIGPENDING", RLIMIT_SIGPENDING, 0);
+    if (target.path.empty()) {
+        if (have_namespaces("i"))
+            for (const std::string line :
+                 {"echo 50 >/proc/sys/kernel/shmmax", "echo 0 >/proc/sys/kernel/shmall",
+                  "echo 0 >/proc/sys/kernel/shmmni", "echo 1 >/proc/sys/kernel/shm_rmid_forced"})
+                all.push_back(untraced(inside(target, "i", line), line, {}));
+    } else if (have_namespaces("m") && !target.joins) {
+        const std::string there = place(target), mount = "mount -t tmpfs none " + there;
+        for (const std::string& line :
+             {mount + " -o size=4k",
+              mount + " -o size=8k && head -c 8192 /dev/zero >" + there + "/full",
+              mount + " -o nr_inodes=1", mount + " -o ro", std::string("mount -t tmpfs none /dev")})
+            all.push_back(untraced(inside(target, "m", line), line, {}));
+    }
+    return all;
+}
+
+// 7. Crowds.
+Cases crowds(const Target& target) {
+    if (target.slow || target.joins) return {};  // who joins waits for more to come
+    const auto crowd = [=](int count, bool removers) {
+        target.before();
+        std::vector<Running> running;
+        for (int i = 0; i < count; ++i) {
+            running.emplace_back(target);
+            if (removers && i % 3 == 0 && !target.path.empty()) unlink(target.path.c_str());
+        }
+        Verdict all;
+        const Target lax = relaxed(target);
+        for (Running& one : running) {
+            const Outcome it = one.finish();
+            const std::string wrong = broken(lax, {}, it);
+            if (all.wrong.empty() && !wrong.empty()) all = {wrong, true, it};
+        }
+        return all;
+    };
+    return {{"200 at once under one name", [=] { return crowd(200, false); }},
+            {"60 at once, and the object is removed meanwhile", [=] { return crowd(60, true); }}};
+}
+
+// 8. What a process inherits.
+Cases inherited(const Target& target) {
+    Cases all;
+    for (int closed = 1; closed < 8; ++closed)
+        all.push_back(untraced(
+            target, "closed standard streams, bits " + std::to_string(closed),
+            [=] {
+                for (int fd : {0, 1, 2})
+                    if (closed >> fd & 1) close(fd);
+            },
+            closed & 4));
+    const auto stream = [&](const std::string& name, int fd, const char* file, int flags) {
+        all.push_back(untraced(
+            target, name, [=] { dup2(open(file, flags | O_CLOEXEC), fd); }, fd == 2));
+    };
+    stream("stdout is full", 1, "/dev/full", O_WRONLY);
+    stream("stderr is full", 2, "/dev/full", O_WRONLY);
+    stream("stdout is read-only", 1, "/dev/null", O_RDONLY);
+    stream("stdin is a directory", 0, "/", O_RDONLY);
+    all.push_back(untraced(target, "stdout has no reader", [] {
+        int ends[2];
+        if (pipe2(ends, O_CLOEXEC) == 0) dup2(ends[1], 1);
+    }));
+    for (mode_t mask : {0, 0777})
+        all.push_back(untraced(target, "umask " + std::to_string(mask), [=] { umask(mask); }));
+    all.push_back(untraced(target, "the working directory is removed", [] {
+        char name[] = "/tmp/shm-test-gone-XXXXXX";
+        if (!mkdtemp(name) || chdir(name) == -1 || rmdir(name) == -1) _exit(126);
+    }));
+    // With these it has to come to its end all the same.
+    const auto no_harm = [&](const std::string& name, const std::function<void()>& prepare) {
+        all.push_back({name, [=] {
+                           target.before();
+                           const Outcome it = undisturbed(target, prepare);
+                           std::string wrong = broken(target, {}, it);
+                           if (wrong.empty() && it.status != 0) wrong = "it did harm";
+                           return Verdict{wrong, true, it};
+                       }});
+    };
+    no_harm("all signals ignored", [] {
+        for (int number = 1; number < NSIG; ++number) signal(number, SIG_IGN);
+    });
+    no_harm("all signals blocked", [] {
+        sigset_t all_signals;
+        sigfillset(&all_signals);
+        sigprocmask(SIG_BLOCK, &all_signals, nullptr);
+    });
+    no_harm("no environment", [] { clearenv(); });
+    no_harm("a child that it does not know", [] {
+        const pid_t program = getpid();
+        if (fork() != 0) return;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        while (getppid() == program) pause();
+        _exit(0);
+    });
+    no_harm("a child that has ended", [] {
+        if (fork() == 0) _exit(42);
+    });
+    no_harm("a subreaper", [] { prctl(PR_SET_CHILD_SUBREAPER, 1); });
+    no_harm("no processor time but the least", [] {
+        if (nice(19) == -1) return;
+    });
+    return all;
+}
+
+// 9. Stop and go, and a clock that jumps.
+Cases stop_and_go(const Target& target) {
+    Cases all;
+    for (unsigned seed = 1; seed <= 30; ++seed)
+        all.push_back({"stopped and continued at random, seed " + std::to_string(seed), [=] {
+                           std::mt19937 random{seed};
+                           target.before();
+                           Running running(target);
+                           int stops = 0;
+                           const Outcome it = running.finish([&] {
+                               usleep(random() % 400);
+                               if (stops++ > 50) return;
+                               kill(-running.pid, SIGSTOP);
+                               usleep(random() % 2000);
+                               kill(-running.pid, SIGCONT);
+                           });
+                           return Verdict{broken(target, {}, it), stops > 0, it};
+                       }});
+    each_call(target, [&](int process, int at, const Call&) {
+        all.push_back(traced(target, {Fault::stopped_killed, process, at, SIGSTOP}));
+    });
+    if (target.slow) return all;
+    for (const std::string seconds : {"3600", "-3600", "1000000000"})
+        all.push_back(
+            traced(target, {}, "the clock jumps " + seconds + " s", preload("JUMP", seconds)));
+    return all;
+}
+
+struct Family {
+    const char* name;
+    Cases (*cases)(const Target&);
+    size_t few, few_of_control;  // cases for each program in `make test`
+};
+const Family kFamilies[] = {{"calls", calls_fail, 2, 8},       {"SIGKILL", kills, 2, 8},
+                            {"signals", signals, 2, 8},        {"memory", no_memory, 2, 100},
+                            {"contents", planted, 2, 8},       {"surroundings", surroundings, 2, 8},
+                            {"crowds", crowds, 0, 0},          {"inherited", inherited, 2, 8},
+                            {"stop and go", stop_and_go, 2, 8}};
+
+// A line of the summary.
+struct Tally {
+    int cases = 0, bad = 0, not_fired = 0;
+    long begin = Tracer::now();
+    bool quiet = false;  // about the bad ones
+};
+
+std::string readable(std::string text) {
+    text = text.substr(0, 200);
+    for (char& c : text)
+        if (c != '\n' && !isprint(static_cast<unsigned char>(c))) c = '.';
+    return text;
+}
+
+// Tries a family on one program: all of it, or some cases evenly chosen.
+void go_through(const Family& family, const Target& target, size_t most, Tally* tally) {
+    const char* only = getenv("FAULT");
+    const Cases all = family.cases(target);
+    const size_t step = std::max<size_t>(1, all.size() / std::max<size_t>(1, most));
+    for (size_t i = only ? 0 : step / 2; i < all.size(); i += only ? 1 : step) {
+        const std::string id = std::string(family.name) + ": " + target.title + ": " + all[i].how;
+        if (only && id != only) continue;
+        const Verdict verdict = all[i].run();
+        ++tally->cases;
+        tally->not_fired += !verdict.fired;
+        if (verdict.wrong.empty()) continue;
+        ++tally->bad;
+        if (tally->quiet || tally->bad > 20) continue;
+        std::cout << "BAD: " << verdict.wrong << ", status " << verdict.it.status
+                  << "; again: FAULT='" << id << "' tests/run '[faults]'\n"
+                  << readable(verdict.it.out) << readable(verdict.it.err) << std::endl;
+    }
+    target.before();
+}
+
+void print(const std::string& name, const Tally& tally) {
+    std::cout << std::left << std::setw(22) << name << std::right << std::setw(7) << tally.cases
+              << std::setw(7) << tally.cases - tally.bad - tally.not_fired << std::setw(6)
+              << tally.bad << std::setw(11) << tally.not_fired << std::setw(9) << std::fixed
+              << std::setprecision(1) << static_cast<double>(Tracer::now() - tally.begin) / 1000
+              << std::endl;
+}
+
+// The three exchange programs.
+Target exchanging(const std::string& mechanism, const std::string& verb,
+                  Way way = Way::child_first) {
+    const auto object = std::make_shared<Object>(mechanism);
+    Target it;
+    it.title = object->self + " " + verb;
+    it.words = object->words(verb);
+    if (!object->sysv) it.path = object->path;
+    it.way = way;
+    it.strict = true;
+    if (way == Way::parent_first) it.title += ", parent first";
+    if (way == Way::as_process_1) {
+        it.title += " as process 1";
+        it.words.insert(it.words.begin(), {"unshare", "-Urp", "--fork", "--mount-proc"});
+    }
+    const bool reads = verb == "read", writes = verb == "write";
+    const auto looks = std::make_shared<std::string>();
+    it.before = [=] {
+        if (reads && object->there() && object->looks() == *looks) return;
+        object->take_away();
+        if (!reads) return;
+        REQUIRE(object->run("write").status == 0);
+        *looks = object->looks();
+    };
+    if (reads) {
+        Items items = {};
+        store_items(&items);
+        it.bytes.assign(reinterpret_cast<const char*>(&items), sizeof items);
+        it.bytes.resize(kBytes);
+        it.plant = [=](const std::string& bytes) { object->take_away(), object->plant(bytes); };
+        it.reading = [](const std::string& bytes) {
+            Items there = {};
+            memcpy(&there, bytes.data(), std::min(bytes.size(), sizeof there));
+            std::string out = "There is " + std::to_string(there.count) + " item in the shm\n";
+            if (there.count > 3) return std::string("an error");
+            for (uint32_t i = 0; i < there.count; ++i)
+                out += std::to_string(i + 1) + ": " + there.name[i] + "\n";
+            return out;
+        };
+    }
+    it.by_output = !writes;
+    it.wrong = [=](const Outcome& run) -> std::string {
+        if (writes && object->run("read").out != kItemLines) return "nobody can read it";
+        const std::string right = writes                     ? ""
+                                  : reads                    ? kItemLines
+                                  : way == Way::as_process_1 ? transcript(1, 2)
+                                                             : transcript(run.out);
+        return run.out == right ? "" : "wrong output";
+    };
+    it.left = [=](const Outcome& run) -> std::string {
+        if (reads) return object->there() && object->looks() == *looks ? "" : "it has changed";
+        const bool said = has(run.err, object->sysv ? ", IPC_RMID): " : "unlink(");
+        return object->there() && !said && !(writes && run.status == 0) ? "the object stays" : "";
+    };
+    return it;
+}
+
+// A program of tests/programs that exchanges.
+Target other_exchange(const std::string& name) {
+    const auto object = std::make_shared<Object>("shm_posix");
+    Target it;
+    it.title = name;
+    it.words = {built(name), "--name", object->name};
+    it.path = object->path;
+    it.before = [=] { object->take_away(); };
+    it.wrong = [](const Outcome& run) -> std::string {
+        return run.out == transcript(run.out) ? "" : "wrong output";
+    };
+    it.left = [=](const Outcome&) -> std::string {
+        return object->there() ? "the object stays" : "";
+    };
+    return it;
+}
+
+// The packet ring: five packets.
+struct RingPath {
+    const std::string name = "/" + unique(), path = "/dev/shm" + name;
+    ~RingPath() { unlink(path.c_str()); }
+};
+
+Target packets(const std::string& verb) {
+    const auto ring = std::make_shared<RingPath>();
+    const std::string program =
+        ::program("PRODUCER_CONSUMER", "shm_posix/packets/producer_consumer");
+    const Words produce = {program, "produce", "--generate", "5", "--name", ring->name};
+    const Words consume = {program, "consume", "--pipe", "--name", ring->name};
+    const std::string all = run({program, "--generate", "5", "--pipe"}).out;
+    Target it;
+    it.title = "packets " + verb;
+    it.most = 250;
+    it.words = verb == "run"       ? Words{program, "--generate", "5", "--pipe", "--slots", "8"}
+               : verb == "produce" ? produce
+                                   : consume;
+    const auto rest = [=]() -> std::string {  // what a consumer finds
+        const Result next = run(consume);
+        return next.status == 0 ? next.out : next.err;
+    };
+    const auto all_there = [=]() -> std::string {  // after a consumer that came to no end
+        if (!exists(ring->path)) return "";
+        const std::string more = rest();
+        const bool end = more.size() <= all.size() &&
+                         all.compare(all.size() - more.size(), more.size(), more) == 0;
+        return end ? "" : "the next run: packets are lost";
+    };
+    if (verb == "run") {
+        it.wrong = [=](const Outcome& run) { return run.out == all ? "" : "wrong output"; };
+        return it;
+    }
+    it.path = ring->path;
+    it.joins = verb == "consume";
+    it.before = [=] {
+        unlink(ring->path.c_str());
+        if (verb == "consume") REQUIRE(run(produce).status == 0);
+    };
+    it.by_output = verb == "consume";
+    it.wrong = [=](const Outcome& run) -> std::string {
+        const std::string out = verb == "consume" ? run.out : rest();
+        return out == all ? "" : "wrong output: " + std::to_string(out.size()) + out.substr(0, 100);
+    };
+    it.left = [=](const Outcome& run) -> std::string {
+        const bool said = has(run.err, "packets wait in it") || has(run.err, "unlink(");
+        if (!exists(ring->path) || said || run.status > 128) return "";
+        if (verb == "produce") {  // what was handed over stays for a consumer
+            const std::string more = run.status == 0 ? all : rest();
+            return !more.empty() && all.rfind(more, 0) == 0 ? "" : "an empty ring stays";
+        }
+        return run.status == 0 ? "the ring stays" : all_there();
+    };
+    it.again = [=]() -> std::string {
+        if (verb == "produce") {
+            const Result next = run(produce);
+            if (next.status != 0) return "the next run: " + next.err;
+            return rest() == all ? "" : "the next run: packets are lost";
+        }
+        return all_there();
+    };
+    return it;
+}
+
+// The configuration: a new text, and an old image.
+Target configuration(const std::string& verb) {
+    const auto scratch = std::make_shared<Scratch>();
+    const std::string program = ::program("SHARED_CONFIG", "map_posix/config/shared_config");
+    const std::string text = scratch->path + "/app.conf", image = scratch->path + "/config.image";
+    const std::string before = config::make({{"a", "old"}}), after = config::make({{"a", "new"}});
+    Target it;
+    it.title = "config " + verb;
+    it.most = 250;
+    it.keeps = scratch;
+    it.directory = scratch->path;
+    it.path = image;
+    it.words = verb == "load"      ? Words{program, "load", text, "--image", image}
+               : verb == "readers" ? Words{program, "readers", "3", "--image", image}
+                                   : Words{program, "get", "a", "--image", image};
+    it.before = [=] {
+        std::filesystem::remove_all(image);
+        unlink((image + ".new").c_str());
+        put(text, "a = new\n");
+        put(image, before);
+    };
+    if (verb == "get") {
+        it.bytes = before;
+        it.plant = [=](const std::string& bytes) { put(image, bytes); };
+        it.reading = [](const std::string&) { return "old\n"; };
+    }
+    it.by_output = verb != "load";
+    it.wrong = [=](const Outcome& run) -> std::string {
+        if (verb == "get") return run.out == "old\n" ? "" : "wrong output";
+        if (verb == "load") return contents(image) == after ? "" : "not loaded";
+        return std::count(run.out.begin(), run.out.end(), '\n') == 5 ? "" : "wrong output";
+    };
+    it.left = [=](const Outcome& run) -> std::string {
+        const std::string now = contents(image);
+        if (now != before && (verb != "load" || now != after)) return "the image has changed";
+        // An empty one, if it could not find out whether the name leads to it still.
+        if (!exists(image + ".new")) return "";
+        return run.status == 1 && contents(image + ".new").empty() ? "" : "the next image stays";
+    };
+    return it;
+}
+
+// docs/hold is told to end before it begins.
+Target holder() {
+    const auto object = std::make_shared<Object>("shm_posix");
+    Target it;
+    it.title = "hold";
+    it.by_output = false;  // it shows any bytes
+    it.joins = true;       // as a child of other programs it would not be told to end
+    it.words = {root() + "/docs/hold", "posix", object->name};
+    it.path = object->path;
+    it.before = [=] {
+        object->take_away();
+        REQUIRE(object->run("write").status == 0);
+    };
+    it.prepare = [] {
+        sigset_t end;
+        sigemptyset(&end);
+        sigaddset(&end, SIGTERM);
+        sigprocmask(SIG_BLOCK, &end, nullptr);
+        raise(SIGTERM);
+    };
+    it.wrong = [=](const Outcome& run) -> std::string {
+        const std::string pid = run.out.substr(0, run.out.find(' '));
+        const std::string right = pid + " holds " + object->name + "\n" + pid + " reads Nellson\n";
+        return run.out == right ? "" : "wrong output";
+    };
+    return it;
+}
+
+Target timing() {
+    const auto scratch = std::make_shared<Scratch>();
+    Target it;
+    it.title = "perf";
+    it.keeps = scratch;
+    it.directory = scratch->path;
+    it.words = {root() + "/perf/perf", "--seconds", "1", "--sizes", "4k", "--csv"};
+    it.before = [=] {
+        std::filesystem::remove_all(scratch->path);
+        std::filesystem::create_directory(scratch->path);
+    };
+    it.wrong = [](const Outcome& run) -> std::string {
+        return has(run.out, "round trip") ? "" : "wrong output";
+    };
+    it.left = [=](const Outcome&) -> std::string {
+        return std::filesystem::is_empty(scratch->path) ? "" : "a file stays";
+    };
+    it.slow = true;
+    it.most = 10;
+    return it;
+}
+
+std::vector<Target> targets() {
+    std::vector<Target> all;
+    for (const std::string mechanism : {"shm_posix", "map_posix", "shm_v"}) {
+        for (const std::string verb : {"exchange", "write", "read"})
+            all.push_back(exchanging(mechanism, verb));
+        all.push_back(exchanging(mechanism, "exchange", Way::parent_first));
+        if (have_namespaces("p --fork"))
+            all.push_back(exchanging(mechanism, "exchange", Way::as_process_1));
+    }
+    for (const std::string verb : {"run", "produce", "consume"}) all.push_back(packets(verb));
+    for (const std::string verb : {"load", "get", "readers"}) all.push_back(configuration(verb));
+    all.push_back(holder());
+    all.push_back(other_exchange("odd"));  // does everything otherwise, and is right
+    all.push_back(timing());
+    return all;
+}
+
 }  // namespace
 
-TEST_CASE("every call that fails is said, and nothing is left", "[faults]") {
-    Object object(any_mechanism());
-    if (cannot_sweep(object)) SKIP_BECAUSE("a sanitizer is built in: it makes calls of its own");
-    for (const char* verb : {"exchange", "write", "read"}) {
-        Sweep sweep = sweep_of(object, verb);
-        sweep.fail(sweep.first(0));
-        sweep.taken();
-        report(sweep);
+TEST_CASE("every failure tried: an error or the right result, and nothing is left", "[faults]") {
+    if (sanitized(program("SHM_POSIX", "shm_posix/shm_posix")))
+        SKIP_BECAUSE("a sanitizer is built in: it makes calls and takes memory of its own");
+    const bool every = getenv("FAULTS") || getenv("FAULT");
+    const char* family_only = getenv("FAMILY");
+    const char* target_only = getenv("TARGET");
+    const std::vector<Target> ours = targets();
+    const Target control = other_exchange("naive");
+    std::cout << "family                  cases     ok   bad  not fired  seconds" << std::endl;
+    for (const Family& family : kFamilies) {
+        if (family_only && family.name != std::string(family_only)) continue;
+        if (!every && family.few == 0) continue;
+        Tally tally, wrong;
+        for (const Target& target : ours)
+            if (!target_only || has(target.title, target_only))
+                go_through(family, target, every ? target.most : family.few, &tally);
+        print(family.name, tally);
+        CHECK(tally.bad == 0);
+        if (target_only && target_only != std::string("nothing")) continue;
+        wrong.begin = Tracer::now();
+        wrong.quiet = getenv("VERBOSE") == nullptr;
+        go_through(family, control, every ? 100 : family.few_of_control, &wrong);
+        print("  the control", wrong);
+        CHECK((wrong.bad > 0 || getenv("FAULT")));
     }
 }
 
-TEST_CASE("a signal at any call: all go, and nothing is left", "[faults]") {
-    Object object(any_mechanism());
-    if (cannot_sweep(object)) SKIP_BECAUSE("a sanitizer is built in: it makes calls of its own");
-    for (const char* verb : {"exchange", "write", "read"}) {
-        Sweep sweep = sweep_of(object, verb);
-        for (bool group : {false, true})
-            sweep.signals(sweep.first(0), {SIGHUP, SIGTERM, SIGPIPE, SIGXFSZ, SIGSTOP}, group);
-        report(sweep);
-    }
-}
-
-TEST_CASE("SIGKILL at any call: all go; the name stays at a few calls", "[faults]") {
-    Object object(any_mechanism());
-    if (cannot_sweep(object)) SKIP_BECAUSE("a sanitizer is built in: it makes calls of its own");
-    for (const char* verb : {"exchange", "read"}) {
-        Sweep sweep = sweep_of(object, verb);
-        sweep.kill(sweep.first(0), false);
-        sweep.kill(sweep.first(0), true);
-        report(sweep);
-        const std::set<std::string> few =
-            object.sysv
-                ? std::set<std::string>{"shmget's return", "shmat", "shmat's return", "shmctl"}
-                : std::set<std::string>{"openat's return", "unlink"};
-        if (std::string(verb) == "exchange") CHECK(sweep.killed_at == few);
-    }
-}
-
-TEST_CASE("as process 1 no signal ends or stops it", "[faults]") {
-    Object object(any_mechanism());
-    if (cannot_sweep(object)) SKIP_BECAUSE("a sanitizer is built in: it makes calls of its own");
-    if (run({"unshare", "-Urp", "--fork", "--mount-proc", "true"}).status != 0)
-        SKIP_BECAUSE("no namespaces here");
-    Sweep sweep = sweep_of(object, "exchange", Way::as_process_1);
-    for (int number : {SIGTSTP, SIGTTIN, SIGTTOU, SIGTERM, SIGHUP})
-        for (int at = sweep.first(0); at <= sweep.calls(0); ++at)
-            sweep.one({Fault::signal, 0, at, number});
-    report(sweep);
-}
-
-TEST_CASE("too little memory for it, from none to enough", "[faults]") {
-    Object object(any_mechanism());
-    if (cannot_sweep(object)) SKIP_BECAUSE("a sanitizer reserves more than there is");
-    int right = 0;
-    for (rlim_t bytes = 1 << 20; bytes < 16 << 20; bytes += 1 << 18) {
-        Traced small(object.words("exchange"), [=] {
-            const rlimit limit = {bytes, bytes};
-            setrlimit(RLIMIT_AS, &limit);
-        });
-        const Result result = small.finish();
-        INFO(bytes << " bytes: status " << result.status << " " << result.err);
-        if (result.status == 0) {
-            ++right;
-            CHECK(result.out == transcript(result.out));
-        } else {
-            CHECK((result.status > 128 || !result.err.empty()));
+TEST_CASE("SIGKILL leaves the name at a few calls", "[faults]") {
+    const std::string mechanism = GENERATE("shm_posix", "map_posix", "shm_v");
+    const Target target = exchanging(mechanism, "exchange");
+    if (sanitized(target.words.front()))
+        SKIP_BECAUSE("a sanitizer is built in: it makes calls of its own");
+    std::set<std::string> left;
+    each_call(target, [&](int process, int at, const Call& call) {
+        for (auto kind : {Fault::killed, Fault::killed_after}) {
+            target.before();
+            const Outcome it = disturbed(target, {kind, process, at, SIGKILL, {}, call.call});
+            if (!target.left(it).empty())
+                left.insert(call_name(call.call) + (kind == Fault::killed ? "" : "'s return"));
         }
-        CHECK_FALSE(object.there());
-    }
-    CHECK(right > 0);
+    });
+    target.before();
+    const bool sysv = mechanism == "shm_v";
+    CHECK(left ==
+          (sysv ? std::set<std::string>{"shmget's return", "shmat", "shmat's return", "shmctl"}
+                : std::set<std::string>{"openat's return", "unlink"}));
 }
 
 TEST_CASE("what could not be removed after a failure is said, too", "[faults]") {
-    Object object(any_mechanism());
+    Object object(GENERATE("shm_posix", "map_posix", "shm_v"));
     Traced running(object.words("write"));
     bool made = false;
     Event event;
@@ -530,54 +856,4 @@ TEST_CASE("what could not be removed after a failure is said, too", "[faults]") 
     CHECK(has(running.err(), "): Cannot allocate memory\n"));
     CHECK(has(running.err(),
               object.sysv ? ", IPC_RMID): Permission" : "unlink(" + object.name + "): Permission"));
-}
-
-TEST_CASE("the sweep finds what is wrong, and nothing where all is right", "[faults]") {
-    Scratch scratch;
-    Object object("shm_posix");
-    const std::string naive = built(scratch, "naive"), odd = built(scratch, "odd");
-
-    Sweep wrong(object, "exchange", {naive, "--name", object.name});
-    wrong.enough = 1000;
-    const int begin = wrong.calls(0) - 12;
-    wrong.fail(begin);
-    wrong.taken();
-    for (int at = begin; at <= wrong.calls(0); ++at)  // while the child waits
-        if (forks(wrong.call(0, at).call)) wrong.one({Fault::killed_after, 0, at, SIGKILL});
-    INFO(wrong.summary());
-    for (const char* kind : {"residue", "silent", "crash", "wrong output with exit 0",
-                             "overwritten", "a process left"})
-        CHECK(wrong.kinds.count(kind) == 1);
-
-    Sweep right(object, "exchange", {odd, "--name", object.name});
-    const int start = right.first(0);
-    right.fail(start);
-    right.taken();
-    right.signals(start, {SIGTERM, SIGHUP}, true);
-    right.kill(start, false);
-    report(right);
-}
-
-TEST_CASE("all of it, with counts", "[.sweep]") {
-    const bool parent_first = GENERATE(false, true);
-    Object object(any_mechanism());
-    for (const char* verb : {"exchange", "write", "read"}) {
-        if (parent_first && std::string(verb) != "exchange") continue;
-        Sweep sweep = sweep_of(object, verb, parent_first ? Way::parent_first : Way::child_first);
-        sweep.fail(1);
-        sweep.taken();
-        for (bool group : {false, true}) sweep.signals(1, kSignals, group);
-        for (bool group : {false, true}) sweep.signals(1, kStops, group);
-        sweep.kill(1, false);
-        sweep.kill(1, true);
-        std::cout << sweep.summary() << std::endl;
-        report(sweep);
-    }
-    if (parent_first) return;
-    Sweep sweep = sweep_of(object, "exchange", Way::as_process_1);
-    std::vector<int> all = kSignals;
-    all.insert(all.end(), kStops.begin(), kStops.end());
-    sweep.signals(1, all, false);
-    std::cout << sweep.summary() << std::endl;
-    report(sweep);
 }

@@ -91,6 +91,10 @@ class Traced {
         clock_gettime(CLOCK_MONOTONIC, &time);
         return time.tv_sec * 1000L + time.tv_nsec / 1000000;
     }
+    const int out_ = memfd_create("stdout", MFD_CLOEXEC);
+    const int err_ = memfd_create("stderr", MFD_CLOEXEC);
+
+  public:
     // Both ends of the same open file: what processes write comes one after the other.
     static std::string kept(int fd) {
         std::string text(65536, '\0');
@@ -99,9 +103,5 @@ class Traced {
         return text;
     }
 
-    const int out_ = memfd_create("stdout", MFD_CLOEXEC);
-    const int err_ = memfd_create("stderr", MFD_CLOEXEC);
-
-  public:
     Tracer tracer;
 };

@@ -73,13 +73,15 @@ inline std::string why_not_ours(const char* name, int fd, bool or_empty) {
     struct stat it;
     uint32_t magic = 0;
     if (fstat(fd, &it) == -1) return failed("fstat", name);
-    const std::string it_is = std::string(name) + ": ";
-    if (!S_ISREG(it.st_mode)) return it_is + "is not a regular file";
+    if (!S_ISREG(it.st_mode)) return std::string(name) + ": is not a regular file";
     if (it.st_uid != geteuid())
-        return it_is + "belongs to user " + std::to_string(it.st_uid) + ", not to you";
+        return std::string(name) + ": belongs to user " + std::to_string(it.st_uid) +
+               ", not to you";
     if (or_empty && it.st_size == 0) return "";
     if (pread(fd, &magic, sizeof magic, 0) == -1) return failed("pread", name);
-    return magic == config::kMagic ? "" : it_is + "is not an image of ours, and stays as it is";
+    return magic == config::kMagic
+               ? ""
+               : std::string(name) + ": is not an image of ours, and stays as it is";
 }
 
 // Locks the image in the making. The kernel drops the lock with its process [flock(2)]: a file that

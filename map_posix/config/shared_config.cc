@@ -11,7 +11,6 @@
 #include <sys/inotify.h>
 #include <sys/mman.h>
 
-#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -88,7 +87,6 @@ constexpr char kHelp[] =
 
 int main(int argc, char** argv) {
     prepare();
-    std::set_new_handler([] { errx(1, "out of memory"); });
     argv[0] = program_invocation_short_name;  // for getopt_long's messages
     bool watching = false;
     const option known[] = {{"image", required_argument, nullptr, 'i'},

@@ -59,12 +59,13 @@ inline Ring* make_object() {
 }
 
 // Gives the new object its name, now that the ring is in it: whoever opens the name finds a whole
-// ring. If somebody else has taken it, ours stays without a name [linkat(2)].
-inline void name_object() {
+// ring. False: somebody else has taken it, ours stays without a name [linkat(2)].
+inline bool name_object() {
     const std::string self = "/proc/self/fd/" + std::to_string(object);
-    if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path().c_str(), AT_SYMLINK_FOLLOW) == -1 &&
-        errno != EEXIST)
-        err(1, "linkat(%s, %s)", self.c_str(), path().c_str());
+    if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path().c_str(), AT_SYMLINK_FOLLOW) == 0)
+        return true;
+    if (errno != EEXIST) err(1, "linkat(%s, %s)", self.c_str(), path().c_str());
+    return false;
 }
 
 // Opens and maps the object of that name; nullptr: there is none.
@@ -103,9 +104,10 @@ inline void leave() {
     uint64_t waiting = 0;
     // Who gets both sides is the last, and nobody joins before it lets go. Not in run: there is no
     // name to remove, and its child may be about to join.
-    if (options.verb != "run" && lock_side(object, F_WRLCK, kProducer, 2) &&
-        fstat(object, &it) == 0)
+    if (options.verb != "run" && lock_side(object, F_WRLCK, kProducer, 2)) {
+        if (fstat(object, &it) == -1) err(1, "fstat(%s)", name());
         waiting = ring_waiting(ours.ring);
+    }
     const bool named = it.st_nlink > 0;  // 0 without the fstat: we are not the last
     if (named && waiting == 0 && shm_unlink(name()) == -1) err(1, "shm_unlink(%s)", name());
     close(object);  // and with it the locks
@@ -132,8 +134,14 @@ inline void join_by_name(Side side) {
     for (int tries = 1;; ++tries) {
         ring = open_object();
         if (!ring) {
+            // Joined before it is named: whatever fails up to here leaves nothing, and from here
+            // on leave() removes it.
             ring = make_object();
-            name_object();
+            join(ring, side);
+            if (name_object()) return;
+            leave();
+            munmap(ring, static_cast<size_t>(ring_bytes(options.slots, options.size)));
+            continue;
         }
         const bool taken = !lock_side(object, F_WRLCK, side);
         struct stat it;

@@ -1,6 +1,6 @@
-// An exchange as a first attempt has it: right as long as nothing happens. The sweep of
-// test_faults.cc must find what is wrong with it: nothing is checked, the object may be anybody's
-// and stays, the child waits for ever.
+// An exchange as tutorials print it: right as long as nothing happens. Each family of
+// test_faults.cc must find what is wrong with it: nothing is checked, the object may be anybody's,
+// the child waits for ever.
 
 #include <fcntl.h>
 #include <semaphore.h>
@@ -37,5 +37,7 @@ int main(int, char** argv) {
     int status = 0;
     wait(&status);
     printf("Parent %d get child status:%d\n", getpid(), status);
+    munmap(items, sizeof(Items));
+    shm_unlink(argv[2]);
     return 0;
 }
