@@ -13,16 +13,18 @@
 #include <fstream>
 #include <iostream>
 
+#include "buffer.h"
 #include "build.h"
+#include "dead_owner.h"
 #include "exchange.h"
 #include "lab.h"
-#include "buffer.h"
 #include "updates.h"
 
 using std::string;
 using std::to_string;
 
-static const std::vector<Lab> kLabs = {exchange_lab(), updates_lab(), buffer_lab()};
+static const std::vector<Lab> kLabs = {exchange_lab(), updates_lab(), buffer_lab(),
+                                       dead_owner_lab()};
 
 // The verdicts go from the box to us as words, each with this behind it.
 constexpr char kEnd = '\036';
