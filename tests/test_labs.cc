@@ -276,3 +276,72 @@ TEST_CASE("lab 4: every mistake and every odd way", "[.][all-labs]") {
     for (int way = 0; way < 3; ++way) loses_nothing(4, buffer_odd(way));
     loses_nothing(4, buffer_ours(), "g++ -static");
 }
+
+// Lab 5: the dead owner.
+
+const char* const kConsistent =
+    "if (error == EOWNERDEAD) error = pthread_mutex_consistent(&shared->lock);";
+
+const std::vector<Variant> kDeadOwnerWrong = {
+    {"a lock that stays with the dead",
+     "PTHREAD_MUTEX_ROBUST)",
+     "PTHREAD_MUTEX_STALLED)",
+     {"killed"},
+     "nobody is left who could wake it"},
+    {"not made consistent",
+     kConsistent,
+     "if (error == EOWNERDEAD) error = 0;",
+     {"killed"},
+     "asked for is"},
+    {"gives up", kConsistent, "", {"killed"}, "Owner died"},
+    {"repairs what is not broken",
+     kConsistent,
+     "if (error == EOWNERDEAD) { error = pthread_mutex_consistent(&shared->lock); ++shared->count; "
+     "}",
+     {"killed"},
+     "asked for is"},
+    {"counts for the dead",
+     "printf(\"count %ld\\n\", shared->count)",
+     "printf(\"count %ld\\n\", 2 * times)",
+     {"killed"},
+     "print what the object"},
+    {"says nothing of the count",
+     "    printf(\"count",
+     "    if (status == 0) printf(\"count",
+     {"killed"},
+     "asked for is"},
+    {"status 0", "return status == 0 ? 0 : 1;", "return 0;", {"status"}, "told by status 1"},
+    {"a spinning lock",
+     "int error = pthread_mutex_lock(&shared->lock);",
+     "int error; while ((error = pthread_mutex_trylock(&shared->lock)) == EBUSY) continue;",
+     {"sleeps"},
+     "asks again and again"},
+    {"unlocked between load and store",
+     kAddOne,
+     "        const long now = shared->count; pthread_mutex_unlock(&shared->lock); lock(shared); "
+     "shared->count = now + 1;\n",
+     {"exact"},
+     "is lost"},
+    {"a name that stays",
+     "MAP_SHARED | MAP_ANONYMOUS, -1, 0);",
+     "MAP_SHARED, shm_open(\"/count\", 02 | 0100, 0600), 0);\n"
+     "    if (truncate(\"/dev/shm/count\", sizeof(Shared)) == -1) err(1, \"truncate\");",
+     {"left"},
+     "/dev/shm/count is left"},
+};
+
+std::string dead_owner_ours() { return contents(directory("5-dead-owner") + "ours.cc"); }
+std::string dead_owner_odd(int way) {
+    return changed(changed(updates_odd(way), "if (status != 0) return 3;", ""), "    return 0;\n}",
+                   "    return status == 0 ? 0 : 1;\n}");
+}
+
+TEST_CASE("lab 5: the dead owner", "[labs]") {
+    loses_nothing(5, dead_owner_ours());
+    scores(5, "5-dead-owner", 12);
+}
+
+TEST_CASE("lab 5: every mistake and every odd way", "[.][all-labs]") {
+    for (const Variant& it : kDeadOwnerWrong) loses(5, dead_owner_ours(), it);
+    for (int way = 0; way < 4; ++way) loses_nothing(5, dead_owner_odd(way));
+}

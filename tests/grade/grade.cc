@@ -19,6 +19,7 @@
 
 #include "buffer.h"
 #include "build.h"
+#include "dead_owner.h"
 #include "exchange.h"
 #include "lab.h"
 #include "residue.h"
@@ -27,7 +28,8 @@
 using std::string;
 using std::to_string;
 
-static const std::vector<Lab> kLabs = {exchange_lab(), residue_lab(), updates_lab(), buffer_lab()};
+static const std::vector<Lab> kLabs = {exchange_lab(), residue_lab(), updates_lab(), buffer_lab(),
+                                       dead_owner_lab()};
 
 // The verdicts go from the box to us as words, each with this behind it.
 constexpr char kEnd = '\036';

@@ -17,7 +17,7 @@ class Updates {
         run_freely();
     }
 
-  private:
+  protected:
     static Run::Options options(long times) {
         Run::Options with;
         with.arguments = {std::to_string(times)};
