@@ -75,10 +75,9 @@ std::set<std::string> anchors(const std::string& text) {
     return all;
 }
 
-// Pages of the manual that are neither of man-pages nor needed by the commands: looked for only
-// where their package is.
-const std::set<std::string> kElsewhere = {"acl(5)", "docker-run(1)", "logind.conf(5)", "lsof(8)",
-                                          "nfs(5)"};
+// Cited pages that come with packages of their own, not with man-pages: not looked for.
+const std::set<std::string> kElsewhere = {"acl(5)",  "docker-run(1)", "logind.conf(5)",
+                                          "lsof(8)", "nfs(5)",        "pthread_mutex_lock(3)"};
 
 bool in_manual(const std::string& name, const std::string& section) {
     return shell("man -w " + section + " " + name).status == 0;
