@@ -171,9 +171,10 @@ static void messages(const Options& options, double seconds, Report& report) {
     const long rounds = options.full ? 40 : 20;
     const double each = seconds / static_cast<double>(rounds * kHows) / 3;
     const size_t comparisons = size_t{3} * (kHows - 1) * kCosts;
+    const double end = now() + seconds * 1e9;  // no round begins after it
     std::vector<double> samples[3][kHows][kCosts];
     std::string problem[3][kHows];
-    for (long r = 0; r < rounds; ++r)
+    for (long r = 0; r < rounds && (r == 0 || now() < end); ++r)
         for (size_t s = 0; s < 3; ++s)
             for (int i = 0; i < kHows; ++i) {
                 const int how = static_cast<int>((i + r) % kHows);
