@@ -60,12 +60,12 @@ class Run {
               clearenv();  // what we know there is none of its business
               setenv("PATH", "/usr/local/bin:/usr/bin:/bin", 1);
               for (int number = 1; number < NSIG; ++number) signal(number, SIG_DFL);
-              if (chdir(stage.directory.c_str()) == -1) Box::fail("chdir");
               const int input = options.input;
               dup2(input == -1 ? open("/dev/null", O_RDONLY | O_CLOEXEC) : input, 0);
               dup2(out_, 1);
               dup2(err_, 2);
-              try {
+              try {  // this is another process already: nothing may leave it
+                  if (chdir(stage.directory.c_str()) == -1) Box::fail("chdir");
                   stage.box.drop(options.limits);
               } catch (const std::exception& error) {
                   dprintf(2, "%s\n", error.what());
