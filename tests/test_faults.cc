@@ -573,7 +573,7 @@ Target exchanging(const std::string& mechanism, const std::string& verb,
             Items there = {};
             memcpy(&there, bytes.data(), std::min(bytes.size(), sizeof there));
             std::string out = "There is " + std::to_string(there.count) + " item in the shm\n";
-            if (there.count > 3) return std::string("an error");
+            if (there.magic != kMagic || there.count < 1 || there.count > 3) return std::string();
             for (uint32_t i = 0; i < there.count; ++i)
                 out += std::to_string(i + 1) + ": " + there.name[i] + "\n";
             return out;
