@@ -25,6 +25,18 @@ perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/packets/*.h)
 tests/grade/grade: tests/grade/grade.cc $(wildcard tests/grade/*.h) tests/trace.h
 	$(COMPILE) $(LDFLAGS) -o $@ $< $(LDLIBS)
 
+# The labs: docs/labs/README.md.
+lab: tests/grade/grade
+	@tests/grade/grade
+
+LABS = $(foreach dir,$(wildcard docs/labs/*-*/),lab$(firstword $(subst -, ,$(notdir $(dir:/=)))))
+$(LABS): lab%: tests/grade/grade docs/explain
+	@CXX='$(CXX)' tests/grade/grade mine $* $(if $(HINT),hint)
+	@cd docs/labs/$*-*/ && $(CXX) -std=c++17 -g -pthread -o mine mine.cc -lrt 2>/dev/null || true
+
+grade: tests/grade/grade
+	@CXX='$(CXX)' tests/grade/grade all '$(LAB)' '$(FROM)'
+
 demo: $(EXCHANGE)
 	@for program in $(EXCHANGE); do echo "$$program"; $$program || exit; done
 
@@ -70,9 +82,11 @@ help:
 	@echo 'make         build the programs'
 	@echo 'make demo    build and run the three exchanges'
 	@echo 'make perf    time the mechanisms, in less than a minute; make perf-full takes minutes'
+	@echo 'make lab     list the labs; make lab1 begins the first; make lab1 HINT=1'
+	@echo 'make grade   LAB=1 FROM=submissions: grade them all (docs/labs/instructors.md)'
 	@echo 'make test    build and run the tests; make test TEST="[read]" runs some'
 	@echo 'make deps    install Catch2, which only the tests need (apt-get, dnf, pacman, zypper)'
 	@echo 'make clean   remove all that make made'
 	@echo 'CXX, CXXFLAGS, CPPFLAGS, LDFLAGS and LDLIBS are honoured.'
 
-.PHONY: all demo perf perf-full test catch2 deps clean help
+.PHONY: all lab $(LABS) grade demo perf perf-full test catch2 deps clean help

@@ -47,6 +47,7 @@ const std::regex kPlaceholder("<[a-z][a-z0-9-]*>");
 const std::map<std::string, std::string> kNeeds = {
     {"root", "test $(id -u) = 0"},
     {"a user namespace", "unshare --map-root-user --mount --ipc true"},
+    {"a closed box", "tests/grade/grade 1 docs/labs/1-exchange/starter.cc | head -1 | grep ^Lab"},
     {"lsof", "command -v lsof"},
     {"a virtual machine", "sh docs/restart.sh check"},
     {"g++ with C++20",

@@ -418,6 +418,7 @@ inline std::string call_name(uint64_t number) {
 #ifdef SYS_open  // newer architectures have only the calls with more arguments
         CALL(open), CALL(unlink), CALL(rename), CALL(fork), CALL(vfork), CALL(dup2), CALL(access),
         CALL(readlink), CALL(poll), CALL(alarm), CALL(pipe), CALL(mkdir), CALL(rmdir), CALL(link),
+        CALL(pause),
 #endif
 #ifdef SYS_renameat
         CALL(renameat),

@@ -75,11 +75,11 @@ class Box {
 
     // In the process that becomes the program: no rights over process 1, and the limits.
     void drop(const Limits& limits) const {
-        const auto limit = [](__rlimit_resource_t what, rlim_t most) {
-            const rlimit it = {most, most};
+        const auto limit = [](__rlimit_resource_t what, rlim_t most, rlim_t more = 0) {
+            const rlimit it = {most, most + more};
             setrlimit(what, &it);
         };
-        limit(RLIMIT_CPU, limits.processor);
+        limit(RLIMIT_CPU, limits.processor, 1);  // first SIGXCPU, which says why
         limit(RLIMIT_AS, limits.memory);
         limit(RLIMIT_FSIZE, limits.file);
         limit(RLIMIT_NOFILE, 256);

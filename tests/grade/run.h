@@ -57,6 +57,8 @@ class Run {
         : stage_(stage), limits_(options.limits), tracer(words(stage, options), 0, [&] {
               setsid();
               umask(options.mask);
+              clearenv();  // what we know there is none of its business
+              setenv("PATH", "/usr/local/bin:/usr/bin:/bin", 1);
               for (int number = 1; number < NSIG; ++number) signal(number, SIG_DFL);
               if (chdir(stage.directory.c_str()) == -1) Box::fail("chdir");
               const int input = options.input;
@@ -84,6 +86,7 @@ class Run {
         for (;;) {
             const long left = end - Tracer::now();
             const Event event = tracer.next(static_cast<int>(std::max(0L, std::min(left, 50L))));
+            keep_time();
             if (event.what != Event::nothing) {
                 quiet_since_ = Tracer::now();
                 note(event);
@@ -119,11 +122,21 @@ class Run {
         until([](const Event&) { return false; });
     }
 
+    bool in_vfork(const Tracee* who) const {
+#ifdef SYS_vfork
+        if (who->in_call && who->call == SYS_vfork) return true;
+#endif
+        return who->in_call && (clone_flags(who) & 0x4000);
+    }
+
     // Has every process stand still, wherever it is.
     void hold() {
         for (Tracee& it : tracer.tracees)
             if (!it.ended && it.state == Tracee::runs) tracer.hold(&it);
-        const auto moves = [](const Tracee& it) { return !it.ended && it.state == Tracee::runs; };
+        // In vfork(2) a parent stands until its child has become another program.
+        const auto moves = [&](const Tracee& it) {
+            return !it.ended && it.state == Tracee::runs && !in_vfork(&it);
+        };
         while (std::any_of(tracer.tracees.begin(), tracer.tracees.end(), moves))
             if (next().what == Event::over) return;
     }
@@ -219,9 +232,10 @@ class Run {
             case SYS_poll:
                 return static_cast<int>(a[2]) < 0 ? LONG_MAX : static_cast<int>(a[2]);
             case SYS_pause:
+                return LONG_MAX;
 #endif
             case SYS_read:
-                return !feeds || who->argument[0] != 0;
+                return feeds && a[0] == 0 ? 0 : LONG_MAX;
             case SYS_semop:
             case SYS_wait4:
             case SYS_waitid:
@@ -234,6 +248,16 @@ class Run {
         return 0;
     }
     bool endless(const Tracee* who) const { return lasts(who) == LONG_MAX; }
+
+    // The flags of clone(2), when a process enters it; 0 in other calls.
+    uint64_t clone_flags(const Tracee* who) const {
+        if (who->call == SYS_clone) return who->argument[0];
+        uint64_t flags = 0;
+        if (who->call != SYS_clone3) return 0;
+        const std::string bytes = tracer.memory(who, who->argument[0], sizeof flags);
+        memcpy(&flags, bytes.data(), bytes.size());
+        return flags;
+    }
 
     // The shared mappings that a process has now; not those of the C library's files.
     std::vector<Mapping> mappings(const Tracee* who) const {
@@ -262,20 +286,14 @@ class Run {
         const auto known = shared_.find(who->number);
         return known == shared_.end() ? std::map<std::string, Mapping>() : known->second;
     }
-    // The object that parent and child both had, and the parent could write to; "" if none.
-    std::string common_object() {
-        if (child() == nullptr) return "";
+    // The objects that the parent could write to and the child had, too; not named semaphores.
+    std::vector<std::string> common_objects() {
+        std::vector<std::string> all;
         for (const auto& [object, mapping] : shared(parent()))
-            if (mapping.writable && shared(child()).count(object)) return object;
-        return "";
-    }
-    // The same before the child has it, too: the parent's first.
-    std::string parents_object() {
-        const std::string common = common_object();
-        if (!common.empty()) return common;
-        for (const auto& [object, mapping] : shared(parent()))
-            if (mapping.writable) return object;
-        return "";
+            if (mapping.writable && child() != nullptr && shared(child()).count(object) &&
+                mapping.name.rfind("/dev/shm/sem.", 0) != 0)
+                all.push_back(object);
+        return all;
     }
     const std::vector<Made>& made() const { return made_; }
 
@@ -295,8 +313,9 @@ class Run {
         return who != nullptr && tracer.set_memory(who, mapping.begin + at, bytes);
     }
 
-    bool feeds = false;  // who reads its stdin waits for us
-    std::string why;     // we ended it: why. "" if it ended by itself
+    bool feeds = false;   // who reads its stdin waits for us
+    std::string why;      // we ended it: why. "" if it ended by itself
+    bool orphan = false;  // the parent ended before its child
 
   private:
     std::pair<Tracee*, Mapping> holder(const std::string& object) {
@@ -339,25 +358,43 @@ class Run {
         tracer.kill_all();
     }
 
+    void keep_time() {
+        const long now = Tracer::now();
+        if (!why.empty()) return;
+        if (tracer.tracees[0].ended && ended_ == 0) ended_ = now;
+        if (now - began_ > limits_.seconds * 1000L)
+            stop("it had not ended after " + std::to_string(limits_.seconds) + " s");
+        else if (ended_ > 0 && now - ended_ > 2000)
+            stop("it left a process running");
+    }
+
     // Nothing happens: is that for ever?
     void keep_limits() {
         const long now = Tracer::now();
         if (!why.empty()) return;
-        if (now - began_ > limits_.seconds * 1000L)
-            return stop("it had not ended after " + std::to_string(limits_.seconds) + " s");
-        if (tracer.tracees[0].ended && now - quiet_since_ > 2000)
-            return stop("it left a process running");
-        // Before, during and after this look nobody runs, and nobody's call ends by itself.
+        // Whether all sleep, so that nothing happens until time has passed.
         std::string who_waits;
-        for (const Tracee& it : tracer.tracees) {
+        Tracee* first = nullptr;  // whose time is over first
+        for (Tracee& it : tracer.tracees) {
             if (it.ended) continue;
             const bool stopped = it.state == Tracee::listens;
-            if (!stopped && (it.state != Tracee::runs || !endless(&it) || !sleeps(&it))) return;
+            const long time = stopped ? LONG_MAX : lasts(&it);
+            if (!stopped && (it.state != Tracee::runs || time < 100 || !sleeps(&it))) return;
+            if (time != LONG_MAX && (first == nullptr || time < lasts(first))) first = &it;
             who_waits += (who_waits.empty() ? "" : ", ") + name(&it) +
                          (stopped ? " is stopped" : " waits in " + call_name(it.call));
         }
-        if (now - quiet_since_ > 300)
-            stop("it does not end: " + who_waits + ", and nobody is left who could wake it");
+        if (now - quiet_since_ > 300 && first == nullptr)
+            return stop((ended_ > 0 ? "it left a process running: " : "it does not end: ") +
+                        who_waits + ", and nobody is left who could wake it");
+        const bool sleep = first != nullptr &&
+                           (first->call == SYS_nanosleep || first->call == SYS_clock_nanosleep);
+        if (!sleep || now - quiet_since_ < 50 || skips_ != nullptr) return;
+        // It wakes now instead: nobody could tell, but for a clock.
+        skipped_ += lasts(first);
+        if (skipped_ > kSleep) return stop("it sleeps and sleeps, and does not end");
+        skips_ = first;
+        tracer.hold(first);
     }
 
     void note(const Event& event) {
@@ -375,8 +412,14 @@ class Run {
                 note_mappings(who);
                 break;
             case Event::signalled:
-                if (who->signal == SIGXCPU) stop("it ran without an end (an endless loop)");
+                if (who->signal == SIGXCPU) {
+                    stage_.endless = true;
+                    stop("it ran without an end (an endless loop)");
+                }
                 if (who->signal == SIGXFSZ) stop("it wrote and wrote (too much output)");
+                break;
+            case Event::ended:
+                orphan = orphan || (who->number == 0 && child() != nullptr && !child()->ended);
                 break;
             case Event::enters:
                 entered(who);
@@ -396,22 +439,22 @@ class Run {
                           std::to_string(static_cast<int>(who->argument[0])) + ", ...)");
             if (!stage_.box.refused.empty()) tracer.answer(who, -EPERM);
         }
-        uint64_t flags = who->call == SYS_clone ? who->argument[0] : 0;
-        if (who->call == SYS_clone3) {
-            const std::string bytes = tracer.memory(who, who->argument[0], sizeof flags);
-            memcpy(&flags, bytes.data(), bytes.size());
-        }
-        if (flags & 0x00800000) stop("it tried to hide a process (CLONE_UNTRACED)");
+        if (clone_flags(who) & 0x00800000) stop("it tried to hide a process (CLONE_UNTRACED)");
     }
 
     void returned(Tracee* who) {
         if (who->foreign) return;
+        if (who == skips_) {  // its sleep was interrupted
+            skips_ = nullptr;
+            tracer.answer(who, 0);
+        }
         const bool failed = who->result < 0 && who->result >= -4095;
         const uint64_t* a = who->argument;
         if (failed && who->result == -EFBIG) stop("it wrote and wrote (too much output)");
-        if (failed && who->result == -EROFS)
-            stage_.remark("it tried to change a file outside of its directory: " +
-                          tracer.string(who, a[who->call == SYS_openat ? 1 : 0]));
+        const size_t path = who->call == SYS_openat || who->call == SYS_unlinkat ? 1 : 0;
+        const bool writes = who->call != SYS_openat || (a[2] & O_ACCMODE) != O_RDONLY;
+        if (who->result == -EROFS || (who->call == SYS_openat && who->result == -EACCES && writes))
+            stage_.remark("it tried to change what is not its own: " + tracer.string(who, a[path]));
         if (failed) return;
         bool opened = who->call == SYS_openat && (a[2] & O_CREAT);
 #ifdef SYS_open
@@ -475,6 +518,11 @@ class Run {
     const int err_ = memfd_create("stderr", MFD_CLOEXEC);
     const long began_ = Tracer::now();
     long quiet_since_ = began_;
+    long ended_ = 0;  // when the parent did
+    static constexpr long kSleep =
+        200000;                // milliseconds of sleep in which nobody else does a thing
+    long skipped_ = 0;         // of these
+    Tracee* skips_ = nullptr;  // whose sleep is about to end
     std::map<int, std::map<std::string, Mapping>> shared_;
     std::vector<Made> made_;
 

@@ -108,6 +108,7 @@ class Stage {
     const Box& box;
     std::string program, directory;
     Verdicts verdicts;
+    bool endless = false;  // it used all of its processor time: once is enough
 
   private:
     // Where the box is not closed, only what is this user's.
@@ -141,6 +142,8 @@ class Stage {
                 for (long number; words >> number;) field.push_back(number);
                 if (field.size() < 8) continue;
                 if (!all_users && field[static_cast<size_t>(column)] != geteuid()) continue;
+                // SHM_DEST: it has been removed, and goes with the last who has it attached.
+                if (kind == "shm" && field[2] / 1000 % 2 == 1) continue;
                 char key[16];
                 snprintf(key, sizeof key, "0x%08x", static_cast<unsigned>(field[0]));
                 all[kind + " " + std::to_string(field[1])] =

@@ -107,7 +107,7 @@ class Updates {
             }
             if (!forked)
                 lose_all("it forked no child: there must be two who count");
-            else if (run.common_object().empty())
+            else if (run.common_objects().empty())
                 lose_all(
                     "no object is mapped shared and writable in both processes: each counts in "
                     "memory of its own");
