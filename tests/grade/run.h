@@ -232,9 +232,10 @@ class Run {
             case SYS_poll:
                 return static_cast<int>(a[2]) < 0 ? LONG_MAX : static_cast<int>(a[2]);
             case SYS_pause:
+                return LONG_MAX;
 #endif
             case SYS_read:
-                return !feeds || who->argument[0] != 0;
+                return feeds && a[0] == 0 ? 0 : LONG_MAX;
             case SYS_semop:
             case SYS_wait4:
             case SYS_waitid:

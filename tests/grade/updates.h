@@ -227,6 +227,7 @@ class Updates {
                                   "./mine 100000000"});
         else
             return true;
+        stage_.earn("both");  // as it has shown
         return false;
     }
 
