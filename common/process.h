@@ -77,7 +77,6 @@ inline void prepare() {
 // fork(2). The child dies with its parent [prctl(2)].
 inline pid_t spawn() {
     const pid_t parent = getpid();
-    handle_signal(SIGALRM, on_signal, SA_RESETHAND);  // see wait_for()
     fflush(stdout);  // or both would print what waits in the buffer
     const pid_t child = fork();
     if (child == -1) err(1, "fork()");
@@ -86,11 +85,17 @@ inline pid_t spawn() {
     return child;
 }
 
+// Ends this process with a sentence unless alarm(0) comes within `seconds` [alarm(2)].
+inline void give_up_in(unsigned seconds) {
+    handle_signal(SIGALRM, on_signal, SA_RESETHAND);
+    alarm(seconds);
+}
+
 // Waits for a child and returns its exit status [waitpid(2)]. A child that is killed, or does not
 // end in `seconds` (0: no limit of ours), is an error.
 inline int wait_for(pid_t child, unsigned seconds) {
     int status = 0;
-    if (seconds > 0) alarm(seconds);  // on_signal() gives up
+    if (seconds > 0) give_up_in(seconds);
     if (waitpid(child, &status, 0) == -1) err(1, "waitpid(%d)", child);
     alarm(0);
     if (WIFSIGNALED(status))

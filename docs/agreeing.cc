@@ -500,7 +500,7 @@ int main(int argc, char** argv) {
     if (known) usage(stdout);
     for (const Word& it : kWords) {
         if (word != it.word) continue;
-        if (it.act != named_wait) alarm(kPatience);  // should the other process be killed
+        if (it.act != named_wait) give_up_in(kPatience);  // should the other process be killed
         it.act();
         known = true;
     }

@@ -78,7 +78,7 @@ inline void open_line(Line& line) {
 // Keeps one side: a reader sees the end of the line when the last writer is gone. The descriptor of
 // a ring stays open: to close it would drop the lock that tells who is there.
 inline void keep(Line& line, Side side) {
-    if (line.ring()) {
+    if (line.memory != nullptr) {
         if (const char* fault = ring_join(&line.end, line.fds[0], line.memory, side))
             errx(1, "ring_join: the ring %s", fault);
     } else if (line.how != kQueue) {

@@ -49,7 +49,7 @@ inline void measure(const char* what, size_t count, void (*hold)()) {
     }
     for (pid_t reader : readers) {
         int status;
-        alarm(60);  // ends us, see spawn()
+        give_up_in(60);
         if (waitpid(reader, &status, WUNTRACED) == -1) err(1, "waitpid(%d)", reader);
         alarm(0);
         if (!WIFSTOPPED(status)) errx(1, "reader %d failed or was killed", reader);

@@ -27,11 +27,11 @@ static uint64_t packets, bytes;       // handed over, or handled, by this proces
 static double first_time, last_time;  // of these packets, in seconds
 
 // HUP, INT, QUIT and TERM: the first ends the input, and gives a child 10 seconds to come to its
-// end; then SIGALRM's on_signal() of process.h gives up. The second ends the process.
+// end. The second ends the process.
 static void stop(int number) {
     if (stopped) end_by(number);
     stopped = number;
-    if (child) alarm(10);
+    if (child) give_up_in(10);
 }
 
 // SIGCHLD: a handler is enough to end a poll(2), so that the end of a child is seen at once.
