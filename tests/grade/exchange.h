@@ -412,7 +412,7 @@ inline void take_the_name(Stage& stage, const Usual& usual) {
     run.finish();
     std::string now;
     if (file)
-        now = (std::ostringstream() << std::ifstream(name).rdbuf()).str();
+        now = contents(name);
     else
         now.assign(static_cast<char*>(address), theirs.size());
     if (address != nullptr) shmdt(address);

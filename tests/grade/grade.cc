@@ -44,9 +44,7 @@ static std::map<string, string> headers() {
     DIR* names = opendir("common");
     while (const dirent* it = names == nullptr ? nullptr : readdir(names))
         if (string(it->d_name).find(".h") != string::npos)
-            all[it->d_name] =
-                (std::ostringstream() << std::ifstream(string("common/") + it->d_name).rdbuf())
-                    .str();
+            all[it->d_name] = contents(string("common/") + it->d_name);
     if (names != nullptr) closedir(names);
     return all;
 }
@@ -202,10 +200,6 @@ static const Lab& find(const string& number) {
     for (const Lab& lab : kLabs)
         if (to_string(lab.number) == number) return lab;
     errx(2, "there is no lab '%s'", number.c_str());
-}
-
-static string contents(const string& path) {
-    return (std::ostringstream() << std::ifstream(path, std::ios::binary).rdbuf()).str();
 }
 
 // A source as it was handed in: no link to a file of yours, no device; "" if there is none.

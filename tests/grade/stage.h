@@ -18,6 +18,13 @@
 
 #include "box.h"
 
+// The bytes of a file; none if it cannot be read.
+inline std::string contents(const std::string& path) {
+    std::ostringstream text;
+    text << std::ifstream(path, std::ios::binary).rdbuf();
+    return text.str();
+}
+
 // What is said of a requirement that is not met: what was done, what was seen, what that means, and
 // the command with which to see it.
 struct Finding {
