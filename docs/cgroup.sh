@@ -7,6 +7,10 @@ group=$top/shared-memory-$$
 mkdir "$group"
 trap 'rmdir "$group"' EXIT
 echo 8M > "$group/$limit"
+# No swap either, where it is counted: or the pages would go there.
+for swap in memory.memsw.limit_in_bytes=8M memory.swap.max=0; do
+    [ ! -e "$group/${swap%=*}" ] || echo "${swap#*=}" > "$group/${swap%=*}"
+done
 status=0
 sh -c 'echo $$ > "$0/cgroup.procs"; exec "$@"' "$group" "$@" || status=$?
 [ $status -le 128 ] || echo "killed by SIG$(kill -l $status)"
