@@ -48,6 +48,7 @@ static void give_up(const char* call) {
 int main() {
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL);
     signal(SIGTERM, ended);
     void* bytes =
         mmap(nullptr, sizeof(Items), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
