@@ -56,8 +56,14 @@ inline void measure(const char* what, size_t count, void (*hold)()) {
     }
     const Memory sum = sum_memory(readers);
     for (pid_t reader : readers) {
-        kill(reader, SIGCONT);
-        if (wait_for(reader, 60) != 0) errx(1, "reader %d failed", reader);
+        int status;
+        give_up_in(60);
+        do {  // again, if it was somebody else who had stopped it before
+            kill(reader, SIGCONT);
+            if (waitpid(reader, &status, WUNTRACED) == -1) err(1, "waitpid(%d)", reader);
+        } while (WIFSTOPPED(status));
+        alarm(0);
+        if (status != 0) errx(1, "reader %d failed or was killed", reader);
     }
     printf("%-15s %9ld %9ld %12ld\n", what, sum.rss, sum.pss, sum.tables);
 }
