@@ -34,7 +34,7 @@ struct Fault {
         keeps_failing,  // that and every later one of its kind, in both processes
         no_memory,      // no more from there on, however it is asked for
         happens,        // `action`, before the call is executed
-        signal,         // to that process
+        sent,           // to that process
         group_signal,
         killed,          // SIGKILL before the call is executed
         killed_after,    // SIGKILL as soon as it has returned
@@ -273,7 +273,7 @@ inline Outcome disturbed(const Target& target, const Fault& fault,
                     tracer.answer(who, static_cast<int64_t>(breaks[who->pid]));
             }
             if (now && fault.kind == Fault::happens) fault.action();
-            if (now && fault.kind == Fault::signal) tracer.send(who, fault.number);
+            if (now && fault.kind == Fault::sent) tracer.send(who, fault.number);
             if (now && fault.kind == Fault::group_signal) tracer.send(who, fault.number, true);
             if (now && fault.kind == Fault::killed) tracer.send(who, SIGKILL);
             if (now && fault.kind == Fault::both_killed) tracer.send(who, SIGKILL, true);
@@ -372,7 +372,7 @@ inline Outcome undisturbed(const Target& target, const std::function<void()>& pr
 
 // The rule: which part of it that run has broken; empty: none.
 inline std::string broken(const Target& target, const Fault& fault, const Outcome& it) {
-    const bool sent = fault.kind >= Fault::signal;
+    const bool sent = fault.kind >= Fault::sent;
     if (it.late) return "no end";
     if (it.left) return "a process left";
     if (it.status == 0) {
@@ -392,7 +392,7 @@ inline std::string broken(const Target& target, const Fault& fault, const Outcom
     }
     // No signal ends or stops process 1 that it does not ask for; a stop is undone.
     const bool one = target.way == Way::as_process_1 && fault.process == 0;
-    if ((fault.kind == Fault::signal || fault.kind == Fault::group_signal) && it.status != 0 &&
+    if ((fault.kind == Fault::sent || fault.kind == Fault::group_signal) && it.status != 0 &&
         (is_stop(fault.number) || (one && target.strict)))
         return "a harmless signal counts";
     return fault.is_kill() ? "" : target.left(it);
@@ -434,7 +434,7 @@ inline std::string describe(const Fault& fault, const Outcome& clean) {
                        " " + (at <= calls.size() ? call_name(calls[at - 1].call) : "?") + ": " +
                        kKinds[fault.kind];
     if (fault.kind < Fault::happens) text += std::string(", ") + strerror(fault.number);
-    if (fault.kind == Fault::signal || fault.kind == Fault::group_signal)
+    if (fault.kind == Fault::sent || fault.kind == Fault::group_signal)
         text += std::string(", ") + strsignal(fault.number);
     return text;
 }

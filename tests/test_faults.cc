@@ -75,7 +75,7 @@ Case traced(const Target& target, Fault fault, const std::string& how = "",
                 target.before();
                 const Outcome it = disturbed(target, fault, prepare);
                 std::string wrong = broken(target, fault, it);
-                const bool ended = fault.kind >= Fault::signal && it.status > 128;
+                const bool ended = fault.kind >= Fault::sent && it.status > 128;
                 if (wrong.empty() && ended) wrong = next_run(target);
                 return Verdict{wrong, it.fired, it};
             }};
@@ -147,7 +147,7 @@ Cases signals(const Target& target) {
     each_call(target, [&](int process, int at, const Call&) {
         for (int number : {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGPIPE, SIGALRM,
                            SIGXFSZ, SIGXCPU, SIGTSTP}) {
-            all.push_back(traced(target, {Fault::signal, process, at, number}));
+            all.push_back(traced(target, {Fault::sent, process, at, number}));
             if (target.way != Way::as_process_1)
                 all.push_back(traced(target, {Fault::group_signal, process, at, number}));
         }
