@@ -42,7 +42,7 @@ lab: tests/grade/grade
 LABS = $(foreach dir,$(wildcard docs/labs/*-*/),lab$(firstword $(subst -, ,$(notdir $(dir:/=)))))
 $(LABS): lab%: tests/grade/grade docs/explain
 	@CXX='$(CXX)' tests/grade/grade mine $* $(if $(HINT),hint)
-	@cd docs/labs/$*-*/ && $(CXX) -std=c++17 -g -pthread -o mine mine.cc -lrt 2>/dev/null || true
+	@cd docs/labs/$*-*/ && $(CXX) -std=c++17 -O2 -g -pthread -o mine mine.cc -lrt 2>/dev/null || true
 
 grade: tests/grade/grade
 	@CXX='$(CXX)' tests/grade/grade all '$(LAB)' '$(FROM)'

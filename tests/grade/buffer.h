@@ -116,7 +116,7 @@ class BoundedBuffer {
         return it.run.out() == it.wanted() ? "all lines came" : "more came than was put in";
     }
 
-    static const char* use() { return "seq 1000 | ./mine 3 | diff - <(seq 1000)"; }
+    static const char* use() { return "seq 1000 | PROGRAM 3 | diff - <(seq 1000)"; }
 
     bool met(const std::string& id) const {
         const auto known = stage_.verdicts.met.find(id);
@@ -209,7 +209,7 @@ class BoundedBuffer {
                                       !held.empty() && *held.begin() > 0
                                           ? "a line that nobody had taken was overwritten"
                                           : "full is when there are as many lines as slots",
-                                      "(echo 1; sleep 9) | docs/explain ./mine 1"});
+                                      "(echo 1; sleep 9) | docs/explain PROGRAM 1"});
             if (held.empty()) {
                 run.tracer.kill_all();
                 return;
@@ -239,7 +239,7 @@ class BoundedBuffer {
     void lose_all(const std::string& saw) {
         stage_.lose("shared", {"looked at the shared mappings of both processes", saw,
                                "the lines go another way, or each process has memory of its own",
-                               "docs/explain ./mine 1"});
+                               "docs/explain PROGRAM 1"});
         for (const char* id : {"result", "slots", "full", "empty", "exact"})
             stage_.lose(id, {"", "not shown: no line in a shared object", "", ""});
     }
@@ -253,7 +253,7 @@ class BoundedBuffer {
                          who->ended ? name(who) + " had ended" : name(who) + ": " + it.told(),
                          "it asks again and again: a waiting process should sleep in the kernel "
                          "until the other wakes it",
-                         "(sleep 9) | ./mine 1 & top"});
+                         "(sleep 9) | PROGRAM 1 & top"});
     }
 
     // The one executes instruction after instruction; after each the other goes on as far as it
@@ -279,7 +279,7 @@ class BoundedBuffer {
                              "a slot is told of before the line is in it, or is given back before "
                              "the line was used; or a count that both change loses a change (lab "
                              "3); or nobody was woken",
-                             "seq 1000000 | ./mine 2 | diff -q - <(seq 1000000)"});
+                             "seq 1000000 | PROGRAM 2 | diff -q - <(seq 1000000)"});
             run.tracer.kill_all();
             run.finish();
         }
@@ -350,7 +350,7 @@ class BoundedBuffer {
                             {"killed the child, and ended the input", printed(it.run),
                              "lines may be missing and nobody is told: the status of waitpid(2) "
                              "says how the child ended",
-                             "(sleep 9) | ./mine 1 & sleep 1; kill -9 $(pgrep -P $!); wait $!"});
+                             "(sleep 9) | PROGRAM 1 & sleep 1; kill -9 $(pgrep -P $!); wait $!"});
         }
         stage_.clear();
     }

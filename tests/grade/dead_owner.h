@@ -43,7 +43,7 @@ class DeadOwner : Updates {
             else
                 stage_.lose("status", {"killed the child before it counted", printed(run),
                                        "a child that failed is told by status 1: waitpid(2) knows",
-                                       "./mine 1000; echo $?"});
+                                       "PROGRAM 1000; echo $?"});
         }
         stage_.clear();
     }
@@ -82,7 +82,7 @@ class DeadOwner : Updates {
                             {did, run.why,
                              "the child died with the lock: nobody gives it back unless "
                              "the kernel does",
-                             "./mine 1000000000 & sleep 1; kill -9 $(pgrep -P $!); wait"});
+                             "PROGRAM 1000000000 & sleep 1; kill -9 $(pgrep -P $!); wait"});
             else if (run.out() != wanted)
                 stage_.lose(
                     "killed",

@@ -99,7 +99,7 @@ class Updates {
                             {did, saw,
                              "asked for is the line '" + wanted.substr(0, wanted.size() - 1) +
                                  "' and status 0: both add, nothing disturbs them",
-                             "./mine " + std::to_string(times)});
+                             "PROGRAM " + std::to_string(times)});
             for (const Place& it : half) {
                 if (!whole.count(it)) continue;
                 found_ = true;
@@ -193,7 +193,7 @@ class Updates {
                     {"killed the child before it counted", printed(run),
                      "half of the count is missing and nobody is told: the status of waitpid(2) "
                      "says how the child ended",
-                     "./mine 1000000000 & sleep 1; kill -9 $(pgrep -P $!); wait"});
+                     "PROGRAM 1000000000 & sleep 1; kill -9 $(pgrep -P $!); wait"});
         }
         stage_.clear();
     }
@@ -217,14 +217,14 @@ class Updates {
                          "when " + it + " went on, it changed the count from " + change,
                          "it had loaded the count before, and stored what it had loaded, plus 1: "
                          "what the other had added meanwhile is lost",
-                         "./mine 100000000"});
+                         "PROGRAM 100000000"});
         else if (after != before && open && !atomic)
             stage_.lose("exact", {"held " + it + " just before the instruction that adds",
                                   "the other counted on, so no lock is held; and the instruction "
                                   "is not an atomic one",
                                   "on two processors both can load the same number at the same "
                                   "time: one of the two additions is lost",
-                                  "./mine 100000000"});
+                                  "PROGRAM 100000000"});
         else
             return true;
         stage_.earn("both");  // as it has shown
@@ -288,7 +288,7 @@ class Updates {
         if (!never_woken(run, who)) return false;
         stage_.lose("sleeps", {"held " + other(who) + " where " + name(who) + " cannot go on",
                                name(who) + " sleeps in futex(FUTEX_PRIVATE_FLAG)", kNeverWoken,
-                               "docs/explain ./mine 1000"});
+                               "docs/explain PROGRAM 1000"});
         stage_.earn("both");
         stage_.earn("exact");
         return true;
@@ -299,7 +299,7 @@ class Updates {
         if (run.why.rfind("it does not end", 0) == 0)
             stage_.lose("sleeps",
                         {"let both count at the same time", run.why,
-                         "a process sleeps and is not woken", "docs/explain ./mine 1000"});
+                         "a process sleeps and is not woken", "docs/explain PROGRAM 1000"});
         else if (!run.why.empty())
             stage_.lose("exact", {"let both count at the same time", run.why, "", ""});
         stage_.earn("exact");
@@ -358,7 +358,7 @@ class Updates {
             {"held " + name(who) + " where " + name(other) + " cannot go on, for 1 s", it.told(),
              "it asks again and again until the lock is free: a waiting process should sleep in "
              "the kernel until the other wakes it",
-             "top; docs/explain ./mine 1000000"});
+             "top; docs/explain PROGRAM 1000000"});
     }
 
     void run_freely() {
@@ -369,7 +369,7 @@ class Updates {
             if (stage_.verdicts.met["result"] && run.why.empty() &&
                 run.out() != "count " + std::to_string(2 * times) + "\n")
                 stage_.lose("exact", {"ran it with " + std::to_string(times), printed(run), "",
-                                      "./mine " + std::to_string(times)});
+                                      "PROGRAM " + std::to_string(times)});
             end_well(run);
         }
         stage_.clear();
