@@ -950,7 +950,6 @@ TEST_CASE("a ring's size is computed in 64 bits, whatever size_t has", "[packets
 }
 
 TEST_CASE("every header, whatever its bytes, is an error or what the bytes say", "[packets]") {
-    if (sanitized(kProgram)) SKIP_BECAUSE("a sanitizer is built in: too slow for its waits");
     // Three packets wait, in 8 slots of 120 bytes; the producer has left.
     RingName name;
     {
