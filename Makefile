@@ -17,7 +17,7 @@ all: $(PROGRAMS) perf/perf
 FLAGS = $(COMPILE) $(LDFLAGS) $(LIBS)
 .flags: always
 	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' > $@
-$(PROGRAMS) perf/perf $(TESTS) tests/run: .flags
+$(PROGRAMS) perf/perf $(TESTS) tests/run tests/grade/grade: .flags
 
 $(PROGRAMS): %: %.cc $(wildcard common/*.h)
 	$(COMPILE) $(LDFLAGS) -o $@ $< $(LIBS)
@@ -32,7 +32,7 @@ docs/explain: tests/trace.h
 perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/packets/*.h)
 	$(COMPILE) -ftree-vectorize $(LDFLAGS) -o $@ $(PERF_SOURCES) $(LIBS)
 
-tests/grade/grade: tests/grade/grade.cc $(wildcard tests/grade/*.h) tests/trace.h .flags
+tests/grade/grade: tests/grade/grade.cc $(wildcard tests/grade/*.h) tests/trace.h
 	$(COMPILE) $(LDFLAGS) -o $@ $< $(LIBS)
 
 # The labs: docs/labs/README.md.
@@ -72,7 +72,7 @@ test-faults: all tests/run
 tests/run: $(TESTS)
 	$(COMPILE) $(LDFLAGS) -o $@ $(TESTS) $(if $(filter 3,$(CATCH2)),-lCatch2) $(LIBS)
 
-$(TESTS): %.o: %.cc $(wildcard tests/*.h) .flags | catch2
+$(TESTS): %.o: %.cc $(wildcard tests/*.h) | catch2
 	$(COMPILE) -c -o $@ $<
 
 catch2: | $(filter deps,$(MAKECMDGOALS))

@@ -47,22 +47,22 @@ inline void measure(const char* what, size_t count, void (*hold)()) {
         raise(SIGSTOP);
         _exit(0);
     }
-    for (pid_t reader : readers) {
+    const auto until_stop = [](pid_t reader) {  // or its end
         int status;
         give_up_in(60);
         if (waitpid(reader, &status, WUNTRACED) == -1) err(1, "waitpid(%d)", reader);
         alarm(0);
-        if (!WIFSTOPPED(status)) errx(1, "reader %d failed or was killed", reader);
-    }
+        return status;
+    };
+    for (pid_t reader : readers)
+        if (!WIFSTOPPED(until_stop(reader))) errx(1, "reader %d failed or was killed", reader);
     const Memory sum = sum_memory(readers);
     for (pid_t reader : readers) {
         int status;
-        give_up_in(60);
         do {  // again, if it was somebody else who had stopped it before
             kill(reader, SIGCONT);
-            if (waitpid(reader, &status, WUNTRACED) == -1) err(1, "waitpid(%d)", reader);
+            status = until_stop(reader);
         } while (WIFSTOPPED(status));
-        alarm(0);
         if (status != 0) errx(1, "reader %d failed or was killed", reader);
     }
     printf("%-15s %9ld %9ld %12ld\n", what, sum.rss, sum.pss, sum.tables);

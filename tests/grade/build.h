@@ -43,10 +43,7 @@ inline std::string build(const Stage& stage, const std::string& source,
         _exit(127);
     }
     close(says[1]);
-    std::string text;
-    char buffer[4096];
-    for (ssize_t bytes; (bytes = read(says[0], buffer, sizeof buffer)) > 0;)
-        if (text.size() < 20000) text.append(buffer, static_cast<size_t>(bytes));
+    const std::string text = read_all(says[0], 20000);
     close(says[0]);
     int status = 0;
     waitpid(pid, &status, 0);

@@ -41,11 +41,8 @@ struct Result {
 
 static std::map<string, string> headers() {
     std::map<string, string> all;
-    DIR* names = opendir("common");
-    while (const dirent* it = names == nullptr ? nullptr : readdir(names))
-        if (string(it->d_name).find(".h") != string::npos)
-            all[it->d_name] = contents(string("common/") + it->d_name);
-    if (names != nullptr) closedir(names);
+    for (const string& name : names_in("common"))
+        if (name.find(".h") != string::npos) all[name] = contents("common/" + name);
     return all;
 }
 
@@ -110,15 +107,11 @@ static Result grade(const Box& box, const Lab& lab, const string& source) {
     });
     if (pid == -1) err(1, "clone");
     close(says[1]);
-    string text;
-    char buffer[4096];
-    for (ssize_t bytes; (bytes = read(says[0], buffer, sizeof buffer)) > 0;)
-        text.append(buffer, static_cast<size_t>(bytes));
+    std::istringstream words(read_all(says[0]));
     close(says[0]);
     waitpid(pid, nullptr, 0);
 
     Result result;
-    std::istringstream words(text);
     const auto word = [&] {
         string one;
         std::getline(words, one, kEnd);
@@ -322,12 +315,8 @@ static int grade_all(const Box& box, const Lab& lab, const string& from) {
     }
     while (running > 0) wait_for_one();
     close(rows[1]);
-    string text;
-    char buffer[4096];
-    for (ssize_t bytes; (bytes = read(rows[0], buffer, sizeof buffer)) > 0;)
-        text.append(buffer, static_cast<size_t>(bytes));
     std::set<string> sorted;
-    std::istringstream lines(text);
+    std::istringstream lines(read_all(rows[0]));
     for (string line; std::getline(lines, line);) sorted.insert(line);
     std::ofstream csv(to + "/grades.csv");
     csv << "login,lab,points,max\n";

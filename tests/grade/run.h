@@ -197,16 +197,6 @@ class Run {
         std::getline(file, stat);
         return stat.find(") S ") != std::string::npos;
     }
-    // The processor time that it has used, in milliseconds.
-    long processor(const Tracee* who) const {
-        std::ifstream file("/proc/" + std::to_string(who->pid) + "/stat");
-        std::string stat;
-        std::getline(file, stat);
-        long user = 0, system = 0;
-        sscanf(stat.c_str() + std::min(stat.size(), stat.rfind(')') + 1),
-               " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld", &user, &system);
-        return (user + system) * 1000 / sysconf(_SC_CLK_TCK);
-    }
     // How many milliseconds the call that it is in lasts if nobody ends it: LONG_MAX, for ever; 0,
     // we do not know.
     long lasts(const Tracee* who) const {
@@ -405,7 +395,6 @@ class Run {
                 for (const Tracee& it : tracer.tracees) alive += !it.ended;
                 if (alive > limits_.processes) stop("it made more and more processes (fork bomb)");
                 note_mappings(who);
-
                 break;
             }
             case Event::begins:
@@ -519,9 +508,9 @@ class Run {
     const long began_ = Tracer::now();
     long quiet_since_ = began_;
     long ended_ = 0;  // when the parent did
-    static constexpr long kSleep =
-        200000;                // milliseconds of sleep in which nobody else does a thing
-    long skipped_ = 0;         // of these
+    // Milliseconds of sleep in which nobody else does a thing; and how many of these were skipped.
+    static constexpr long kSleep = 200000;
+    long skipped_ = 0;
     Tracee* skips_ = nullptr;  // whose sleep is about to end
     std::map<int, std::map<std::string, Mapping>> shared_;
     std::vector<Made> made_;

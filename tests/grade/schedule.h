@@ -47,10 +47,8 @@ inline std::string common_bytes(Run& run) {
 
 // To where the child stands before its first instruction, and the parent after its fork.
 inline bool fork_child(Run& run) {
-    run.until([](const Event& event) { return event.what == Event::forks; });
-    while (run.child() != nullptr && !stands(run.child()))
-        if (run.next().what == Event::over) return false;
-    return run.child() != nullptr;
+    const Tracee* child = run.until_born();
+    return child != nullptr && !child->ended;
 }
 
 // The processor time that it has used, in microseconds [clock_getcpuclockid(3)].

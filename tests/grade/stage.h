@@ -25,6 +25,26 @@ inline std::string contents(const std::string& path) {
     return text.str();
 }
 
+// What can be read from a descriptor, to its end; beyond `most` bytes it is read and dropped.
+inline std::string read_all(int fd, size_t most = SIZE_MAX) {
+    std::string text;
+    char buffer[4096];
+    for (ssize_t bytes; (bytes = read(fd, buffer, sizeof buffer)) > 0;)
+        if (text.size() < most) text.append(buffer, static_cast<size_t>(bytes));
+    return text;
+}
+
+// The names in a directory; none if it cannot be read.
+inline std::vector<std::string> names_in(const std::string& directory) {
+    std::vector<std::string> all;
+    DIR* names = opendir(directory.c_str());
+    while (const dirent* it = names == nullptr ? nullptr : readdir(names))
+        if (strcmp(it->d_name, ".") != 0 && strcmp(it->d_name, "..") != 0)
+            all.push_back(it->d_name);
+    if (names != nullptr) closedir(names);
+    return all;
+}
+
 // What is said of a requirement that is not met: what was done, what was seen, what that means, and
 // the command with which to see it.
 struct Finding {
@@ -110,11 +130,7 @@ class Stage {
     // A file, or a directory with all that is in it.
     static void remove(const std::string& path) {
         if (unlink(path.c_str()) == 0 || rmdir(path.c_str()) == 0) return;
-        DIR* all = opendir(path.c_str());
-        while (const dirent* it = all == nullptr ? nullptr : readdir(all))
-            if (strcmp(it->d_name, ".") != 0 && strcmp(it->d_name, "..") != 0)
-                remove(path + "/" + it->d_name);
-        if (all != nullptr) closedir(all);
+        for (const std::string& name : names_in(path)) remove(path + "/" + name);
         rmdir(path.c_str());
     }
 
@@ -128,12 +144,10 @@ class Stage {
     std::map<std::string, std::string> things() const {
         const bool all_users = box.refused.empty();
         std::map<std::string, std::string> all;
-        for (const std::string& where : {std::string("/dev/shm"), directory}) {
-            DIR* names = opendir(where.c_str());
-            while (const dirent* it = names == nullptr ? nullptr : readdir(names)) {
-                const std::string path = where + "/" + it->d_name;
+        for (const std::string& where : {std::string("/dev/shm"), directory})
+            for (const std::string& name : names_in(where)) {
+                const std::string path = where + "/" + name;
                 struct stat looks;
-                if (strcmp(it->d_name, ".") == 0 || strcmp(it->d_name, "..") == 0) continue;
                 if (lstat(path.c_str(), &looks) == -1) continue;
                 if (!all_users && looks.st_uid != geteuid()) continue;
                 char text[64];
@@ -141,8 +155,6 @@ class Stage {
                          looks.st_mode & 07777);
                 all[path] = text;
             }
-            if (names != nullptr) closedir(names);
-        }
         // Of a row we need: key, id, mode and, each kind in its own column, the owner.
         for (const auto& [kind, column] :
              std::map<std::string, int>{{"shm", 7}, {"sem", 4}, {"msg", 7}}) {
