@@ -5,54 +5,17 @@
 #include <sys/stat.h>
 
 #include <deque>
-#include <sstream>
 
-#include "support.h"
+#include "graded.h"
 
 namespace {
-
-struct Graded {
-    std::string lost;  // the requirements that are not met, by id
-    std::string report;
-};
-
-Graded read(const Result& result) {
-    Graded it;
-    it.report = result.out + result.err;
-    std::istringstream lines(result.out);
-    for (std::string line; std::getline(lines, line);) {
-        const size_t colon = line.find(": ");
-        if (line.rfind("  0 of ", 0) == 0)
-            it.lost += (it.lost.empty() ? "" : " ") + line.substr(10, colon - 10);
-        if (line.rfind("  not graded", 0) == 0) it.lost += " not-graded";
-    }
-    return it;
-}
-
-Graded grade(const std::string& lab, const std::string& file,
-             const std::map<std::string, std::string>& extra = {}) {
-    return read(Program({root() + "/tests/grade/grade", lab, file}, root(), extra).finish());
-}
 
 using Changes = std::vector<std::pair<std::string, std::string>>;
 
 std::string changed(const std::string& base, const Changes& changes) {
     std::string text = contents(root() + "/tests/programs/labs/" + base);
-    for (const auto& [from, to] : changes) {
-        INFO(from);
-        const size_t at = text.find(from);
-        REQUIRE(at != std::string::npos);
-        text.replace(at, from.size(), to);
-    }
+    for (const auto& [from, to] : changes) text = ::changed(text, from, to);
     return text;
-}
-
-// Nothing can be graded where nobody may trace.
-bool cannot_grade() {
-    const Graded it = grade("1", root() + "/tests/programs/labs/exchange.cc");
-    if (!has(it.report, "ptrace")) return false;
-    skip(it.report);
-    return true;
 }
 
 struct Case {
