@@ -98,6 +98,13 @@ inline bool parent_waits(Run& run) {
             (parent->in_call && (parent->call == SYS_wait4 || parent->call == SYS_waitid)));
 }
 
+// Lets the parent go first, to where it waits for its child: so a program that does not wait for
+// the items has luck, and loses nothing but that it does not wait. False: it does not come to that.
+inline bool parent_first(Run& run) {
+    run.until_born();
+    return run.in_turns([&] { return parent_waits(run); });
+}
+
 inline bool in_child(Run& run, const Tracee* who) {
     while (who != nullptr && who->thread) who = who->parent;
     return who != nullptr && who == run.child();
@@ -160,12 +167,11 @@ inline Finding look_at_contents(Run& run, const std::string& object) {
     return {};
 }
 
-// The parent goes first: the usual case.
+// The usual case.
 inline Usual ordinary_run(Stage& stage) {
     const auto others = plant_others(stage);
     Run run(stage);
-    run.until_born();
-    run.in_turns([&] { return parent_waits(run); });
+    parent_first(run);
     const std::string object = object_of(run);
     const Finding contents = look_at_contents(run, object);
     run.finish();
@@ -220,6 +226,7 @@ inline Usual ordinary_run(Stage& stage) {
                     "ls -l /dev/shm; ipcs -m"});
     if (run.why.empty() && run.status() == 0) {
         Run again(stage);
+        parent_first(again);
         again.finish();
         if (!well(again, usual.output))
             stage.lose("residue", {"ran it a second time", seen(again),
@@ -296,8 +303,7 @@ inline void change_an_item(Stage& stage, const Usual& usual) {
     for (size_t i = 1; i < kItems[1].size(); ++i) item += static_cast<char>('a' + device() % 26);
     stage.clear();
     Run run(stage);
-    run.until_born();
-    const bool stored = run.in_turns([&] { return parent_waits(run); });
+    const bool stored = parent_first(run);
     const std::string there = object_of(run);
     const std::string bytes = run.bytes(there);
     for (size_t at = 0; (at = bytes.find(kItems[1], at)) != std::string::npos; ++at)
@@ -316,15 +322,21 @@ inline void change_an_item(Stage& stage, const Usual& usual) {
 
 // Does the parent say how its child ended? The child ends with 3, and then by a signal.
 inline void let_the_child_fail(Stage& stage, const Usual& usual) {
-    const auto ends = [](Run& run, const Event& event) {
-        return event.what == Event::enters && event.who->call == SYS_exit_group &&
-               in_child(run, event.who);
-    };
     {
         stage.clear();
         Run run(stage);
-        const Event event = run.until([&](const Event& e) { return ends(run, e); });
-        if (event.what != Event::over && !run.tracer.set_argument(event.who, 3))
+        Tracee* ending = nullptr;  // who is about to end the child
+        const auto ends = [&] {
+            for (Tracee& it : run.tracer.tracees)
+                if (!it.ended && it.in_call && it.call == SYS_exit_group && in_child(run, &it))
+                    ending = &it;
+            return ending != nullptr;
+        };
+        run.until_born();
+        run.in_turns([&] { return ends() || parent_waits(run); });
+        if (ending == nullptr) run.release();
+        if (ending == nullptr) run.until([&](const Event&) { return ends(); });
+        if (ending != nullptr && !run.tracer.set_argument(ending, 3))
             throw std::runtime_error("cannot change a call's argument here");
         run.finish();
         const std::string out = printed(run);
@@ -344,8 +356,7 @@ inline void let_the_child_fail(Stage& stage, const Usual& usual) {
     }
     stage.clear();
     Run run(stage);
-    run.until_born();
-    run.in_turns([&] { return parent_waits(run); });
+    parent_first(run);
     if (run.child() != nullptr && !run.child()->ended) run.tracer.send(run.child(), SIGKILL);
     run.finish();
     if (!run.why.empty() || run.out().find("status:0") != std::string::npos)
@@ -377,6 +388,7 @@ inline void try_masks(Stage& stage, const Usual& usual) {
     options.mask = 077;
     stage.clear();
     Run run(stage, options);
+    parent_first(run);
     run.finish();
     if (!well(run, usual.output))
         stage.lose("mode", {"ran it with umask 077", seen(run), "it needs no rights for others",
