@@ -85,12 +85,13 @@ deps:
 		{ echo "There is no sudo here. Type: su -c 'make deps'"; exit 1; }; \
 	if command -v apt-get >/dev/null; then $$sudo apt-get update && $$sudo apt-get install -y catch2; \
 	elif command -v dnf >/dev/null; then $$sudo dnf install -y catch-devel || \
-		{ echo "Is EPEL switched on? Type: dnf install epel-release"; exit 1; }; \
+		{ echo "Is EPEL switched on? Type: dnf install epel-release"; false; }; \
 	elif command -v pacman >/dev/null; then $$sudo pacman -S --needed --noconfirm catch2; \
 	elif command -v zypper >/dev/null; then $$sudo zypper --non-interactive install Catch2-devel; \
-	elif command -v apk >/dev/null; then $$sudo apk add catch2; \
-	else echo "No package manager that this knows. Catch2 without one: see README.md, tests/"; \
-		exit 1; fi
+	elif command -v apk >/dev/null; then $$sudo apk add catch2 || \
+		{ echo "Is the repository 'community' in /etc/apk/repositories?"; false; }; \
+	else echo "No package manager that this knows."; false; \
+	fi || { echo "Catch2 without a package (Ubuntu 20.04 has none): README.md, at tests/"; exit 1; }
 
 # Looks for bugs without running anything; .clang-tidy says what clang-tidy looks for. The tests are
 # cppcheck's alone: clang-tidy takes minutes for Catch2's macros. Suppressed: cppcheck takes

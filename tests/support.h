@@ -80,8 +80,8 @@ std::string unique();      // "shm-test-PID-N"
 std::string unique_key();  // "0x5...", never that of an existing segment
 std::string leftovers();   // what exists of these, in /dev/shm and ipcs: asked after every test
 
-// Holds the default names (/tmp, /packets, 0x12345678) for this test: suites that run side by side
-// take turns. `taken` says which of them exists already and so belongs to somebody else.
+// Holds the default names (/tmp, /packets, 0x12345678) for this test: suites that run side by side,
+// also of other users, take turns, and wait for each other for half an hour. `taken` says which of them exists already and so belongs to somebody else.
 class DefaultNames {
   public:
     DefaultNames();

@@ -30,6 +30,9 @@ void write_items(const std::string& directory) {
 // how many calls the child entered, and puts what it left into `left`.
 int end_parent_at(const std::string& word, int stop, int number, std::string& left) {
     Scratch scratch;
+    // Ids are not given again soon, pids are: a segment that was there before is not ours, though
+    // its maker had the same pid.
+    shell("awk '{print $2}' /proc/sysvipc/shm > before", scratch.path);
     Tracer tracer({failures, word}, kPatience, [&] {
         setsid();
         if (chdir(scratch.path.c_str()) == -1) _exit(126);
@@ -48,7 +51,8 @@ int end_parent_at(const std::string& word, int stop, int number, std::string& le
     }
     CHECK(!tracer.late);
     const std::string pid = std::to_string(tracer.tracees.at(1).pid);
-    const std::string segments = "awk '$5 == " + pid + " {print $2}' /proc/sysvipc/shm";
+    const std::string segments =
+        "awk '$5 == " + pid + " {print $2}' /proc/sysvipc/shm | grep -vxFf before";
     left =
         shell("ls /dev/shm/failures-" + pid + " failures-* 2> /dev/null; " + segments +
                   "; rm -f /dev/shm/failures-" + pid + "; " + segments + " | xargs -rn1 ipcrm -m",

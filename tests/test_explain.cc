@@ -242,7 +242,8 @@ TEST_CASE("tracer: a deadline, and nothing is left when it goes away", "[trace]"
     }
     CHECK(pids.size() >= 8);
     for (const std::string& pid : pids) CHECK(process_gone(pid));
-    CHECK(waitpid(-1, nullptr, WNOHANG | __WALL) == -1);
+    // Process 1 of a container gets the orphans of all others.
+    if (getpid() != 1) CHECK(waitpid(-1, nullptr, WNOHANG | __WALL) == -1);
 }
 
 TEST_CASE("tracer: what cannot be executed, exec and threads", "[trace]") {

@@ -281,8 +281,9 @@ TEST_CASE("UDP: under a flood, sent is handled plus dropped", "[packets]") {
     for (uint64_t i = 0; i < sent; ++i) client.send(std::string(1000, 'a'));
     kill(server.pid(), SIGINT);
     const Result result = server.finish();
-    const uint64_t handled = number_after(result.err, "handled ");
-    const uint64_t dropped = number_after(result.err, "dropped ");
+    // Line by line: a slow flood has it warn that nothing is handled.
+    const uint64_t handled = number_after("\n" + result.err, "\nhandled ");
+    const uint64_t dropped = number_after(result.err, "\ndropped ");
     CHECK(result.status == 0);
     CHECK(handled + dropped == sent);
     CHECK(handled >= 8);
@@ -1262,7 +1263,7 @@ Sweep sweep(const Words& words, int process, int call, int error) {
     const std::string out = scratch.path + "/out", err = scratch.path + "/err";
     Sweep result;
     {
-        Tracer tracer(words, 10, [&] {
+        Tracer tracer(words, kPatience, [&] {
             setsid();
             for (int number = 1; number < NSIG; ++number) signal(number, SIG_DFL);
             dup2(open(out.c_str(), O_WRONLY | O_CREAT, 0600), 1);
@@ -1333,7 +1334,9 @@ TEST_CASE("produce and consume: each call failed once, and killed at once, and t
                 result = sweep(verb == "produce" ? produce : consume, 0, ++call, error);
                 INFO(verb << ", call " << call << ", error " << error << ": " << result.err);
                 CHECK(!result.late);
-                if (error != 0 && result.status != 0) {
+                // Up to glibc 2.33 shm_open calls pthread_once, which aborts when its futex fails.
+                const bool theirs = has(result.err, "futex facility returned an unexpected error");
+                if (error != 0 && result.status != 0 && !theirs) {
                     CHECK(result.status == 1);
                     CHECK(has(result.err, "producer_consumer: "));
                 }
