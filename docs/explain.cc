@@ -155,7 +155,7 @@ static string is(const Tracee* who) {
 
 static string number(uint64_t argument) { return to_string(static_cast<int>(argument)); }
 
-static string quoted(const string& path) { return "\"" + path + "\""; }
+static string in_quotes(const string& path) { return "\"" + path + "\""; }
 
 static bool begins(const string& text, const char* with) { return text.rfind(with, 0) == 0; }
 
@@ -274,7 +274,7 @@ static string as_text(const string& bytes) {
         snprintf(octal, sizeof octal, "\\%03o", static_cast<unsigned char>(c));
         text += c > 31 && c < 127 ? string(1, c) : octal;
     }
-    return quoted(text);
+    return in_quotes(text);
 }
 
 // Tells of the bytes of a mapping that are not what they were. Only pages that the process has
@@ -461,7 +461,7 @@ static void opened(const Tracee* who, uint64_t directory, const uint64_t* a) {
         if (a[1] & bit) flags += name;
     char mode[16] = "";
     if (creates) snprintf(mode, sizeof mode, ", %04o", static_cast<unsigned>(a[2]));
-    say(who, "open(" + quoted(tracer->string(who, a[0])) + ", " + flags + mode + ")" + is(who));
+    say(who, "open(" + in_quotes(tracer->string(who, a[0])) + ", " + flags + mode + ")" + is(who));
     if (who->result == -EEXIST)
         because("the name is taken: its maker is at work, or has left it behind");
     if (okay)
@@ -476,7 +476,7 @@ static void opened(const Tracee* who, uint64_t directory, const uint64_t* a) {
 static void unlinked(const Tracee* who, const string& path) {
     const string key = noted[who];
     if (!is_shm(path) && known.count(key) == 0) return;
-    say(who, "unlink(" + quoted(path) + ")" + is(who));
+    say(who, "unlink(" + in_quotes(path) + ")" + is(who));
     if (who->result != 0) return look("ls -l " + shell_word(path));
     made.erase(path);
     for (const auto& [name, object] : made)
@@ -501,7 +501,7 @@ static void unlinked(const Tracee* who, const string& path) {
 static void renamed(const Tracee* who, const string& from, const string& to, const char* call) {
     const string key = object_at(to);
     if (who->result != 0 || (!is_shm(to) && known.count(key) == 0)) return;
-    say(who, call + ("(" + quoted(from) + ", " + quoted(to) + ") = 0"));
+    say(who, call + ("(" + in_quotes(from) + ", " + in_quotes(to) + ") = 0"));
     because("whoever opens that name gets this object");
     known.insert(key);
     if (made.count(from)) made[to] = key;
