@@ -75,7 +75,7 @@ class Box {
 
     // In the process that becomes the program: no rights over process 1, and the limits.
     void drop(const Limits& limits) const {
-        const auto limit = [](__rlimit_resource_t what, rlim_t most, rlim_t more = 0) {
+        const auto limit = [](decltype(RLIMIT_CPU) what, rlim_t most, rlim_t more = 0) {
             const rlimit it = {most, most + more};
             setrlimit(what, &it);
         };
