@@ -39,7 +39,8 @@ tests/grade/grade: tests/grade/grade.cc $(wildcard tests/grade/*.h) tests/trace.
 lab: tests/grade/grade
 	@tests/grade/grade
 
-LABS = $(foreach dir,$(wildcard docs/labs/*-*/),lab$(firstword $(subst -, ,$(notdir $(dir:/=)))))
+# Sorted: GNU make 4.2 finds their pages, too.
+LABS = $(sort $(foreach dir,$(wildcard docs/labs/*-*/),lab$(firstword $(subst -, ,$(notdir $(dir:/=))))))
 $(LABS): lab%: tests/grade/grade docs/explain
 	@CXX='$(CXX)' tests/grade/grade mine $* $(if $(HINT),hint)
 	@cd docs/labs/$*-*/ && $(CXX) -std=c++17 -O2 -g -pthread -o mine mine.cc -lrt 2>/dev/null || true
