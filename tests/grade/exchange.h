@@ -155,7 +155,7 @@ inline Finding look_at_contents(Run& run, const std::string& object) {
         for (size_t at = 0; at + sizeof word <= bytes.size(); at += sizeof word) {
             memcpy(&word, &bytes[at], sizeof word);
             if (word < begin || word >= end) continue;
-            char text[64];
+            char text[80];
             snprintf(text, sizeof text, "byte %zu: 0x%" PRIx64 ", an address of the parent: ", at,
                      word);
             return {did, text + line,
