@@ -523,10 +523,21 @@ TEST_CASE("signals that were ignored or held on entry stay so", "[signal]") {
         sigprocmask(SIG_SETMASK, &term, nullptr);
     });
     const Event forked = running.until_fork();
-    for (const Tracee* it : {forked.who, forked.child})
-        CHECK(field(it->pid, "SigBlk") == "0000000000004000");
-    for (int number : {SIGHUP, SIGINT, SIGTERM}) running.tracer.send(forked.who, number, true);
     running.tracer.go_on(forked.who);
+    // Each at its next call of its own: since glibc 2.41 fork itself holds all signals meanwhile.
+    int asked = 0;
+    for (Event event; asked < 2 && (event = running.tracer.next()).what != Event::over;) {
+        const uint64_t own = event.who == forked.who ? SYS_wait4 : SYS_prctl;
+        if (event.what == Event::enters && event.who->call == own) {
+            CHECK(field(event.who->pid, "SigBlk") == "0000000000004000");
+            ++asked;
+        } else {
+            running.tracer.go_on(event.who);
+        }
+    }
+    CHECK(asked == 2);
+    for (int number : {SIGHUP, SIGINT, SIGTERM}) running.tracer.send(forked.who, number, true);
+    for (Tracee* it : {forked.who, forked.child}) running.tracer.go_on(it);
     const Result result = running.finish();
     CHECK(result.status == 0);
     CHECK(result.err == "");
