@@ -28,6 +28,7 @@ tests/support.o tests/test_config.o: common/process.h
 tests/test_perf.o: perf/statistics.h
 tests/test_faults.o: map_posix/config/image.h
 docs/explain: tests/trace.h
+docs/failures docs/agreeing docs/nameless: docs/words.h
 
 perf/perf: $(PERF_SOURCES) $(wildcard perf/*.h common/*.h shm_posix/packets/*.h)
 	$(COMPILE) -ftree-vectorize $(LDFLAGS) -o $@ $(PERF_SOURCES) $(LIBS)

@@ -2,16 +2,14 @@
 // word on the command line. docs/agreeing.md goes through them. What they share has no name, and is
 // inherited by fork.
 
-#include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
-#include <semaphore.h>
-#include <stdint.h>
 #include <sys/mman.h>
 #include <sys/sem.h>
-#include <time.h>
 
+#include "../common/exchange.h"
 #include "../common/process.h"
+#include "words.h"
 
 constexpr int kTimes = 1000000;
 constexpr unsigned kPatience = 250;  // seconds: an emulated machine is slow
@@ -24,13 +22,6 @@ static T* share() {
         mmap(nullptr, sizeof(T), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (address == MAP_FAILED) err(1, "mmap(%zu bytes)", sizeof(T));
     return static_cast<T*>(address);
-}
-
-static timespec in_seconds(time_t seconds) {
-    timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    now.tv_sec += seconds;
-    return now;
 }
 
 static double seconds() {
@@ -369,9 +360,7 @@ static void named_post() {
 
 // A child takes a System V semaphore from 1 to 0 and dies.
 static void take_and_die(short flag) {
-    sigset_t all;
-    sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, nullptr);  // a set has no owner who takes it along
+    hold_all_signals();  // a set has no owner who takes it along
     const int set = semget(IPC_PRIVATE, 1, 0600);
     if (set == -1) err(1, "semget(IPC_PRIVATE)");
     semctl(set, 0, SETVAL, 1);
@@ -460,11 +449,6 @@ static void neighbours() {
     }
 }
 
-struct Word {
-    const char* word;
-    void (*act)();
-};
-
 constexpr Word kWords[] = {{"add-plain", add_plain},
                            {"add-semaphore", add_semaphore},
                            {"add-mutex", add_mutex},
@@ -486,27 +470,11 @@ constexpr Word kWords[] = {{"add-plain", add_plain},
                            {"pair-seqlock", pair_seqlock},
                            {"neighbours", neighbours}};
 
-static void usage(FILE* where) {
-    fputs("usage: agreeing WORD, one of", where);
-    for (const Word& it : kWords) fprintf(where, " %s", it.word);
-    fputs("\nExit status: 0 done, 1 failed, 2 wrong usage.\n", where);
-}
-
 int main(int argc, char** argv) {
     prepare();
     setvbuf(stdout, nullptr, _IOLBF, 0);  // in order with stderr
-    const std::string word = argc == 2 ? argv[1] : "";
-    bool known = word == "--help";
-    if (known) usage(stdout);
-    for (const Word& it : kWords) {
-        if (word != it.word) continue;
-        if (it.act != named_wait) give_up_in(kPatience);  // should the other process be killed
-        it.act();
-        known = true;
-    }
-    if (!known) {
-        usage(stderr);
-        return 2;
-    }
-    if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
+    const auto act = find_word(kWords, argc, argv);
+    if (act != named_wait) give_up_in(kPatience);  // should the other process be killed
+    act();
+    return done(0);
 }

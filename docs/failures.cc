@@ -3,30 +3,21 @@
 // them. What they work on loses its name at once, so that nothing is left behind.
 
 #include <pthread.h>
-#include <semaphore.h>
-#include <stdint.h>
 #include <sys/mman.h>
 #include <sys/shm.h>
-#include <sys/stat.h>
-#include <time.h>
 
+#include "../common/exchange.h"
 #include "../common/process.h"
+#include "words.h"
 
 static const size_t kPage = static_cast<size_t>(sysconf(_SC_PAGESIZE));
 constexpr size_t kMegabyte = 1 << 20;
 
-// Holds all signals back: none comes between making an object and removing its name.
-static sigset_t undisturbed() {
-    sigset_t all, before;
-    sigfillset(&all);
-    sigprocmask(SIG_BLOCK, &all, &before);
-    return before;
-}
-
 // A new, empty object whose name is removed at once; the descriptor keeps it.
 static int new_object(int access = O_RDWR) {
     const std::string name = "/failures-" + std::to_string(getpid());
-    const sigset_t before = undisturbed();
+    const sigset_t before =
+        hold_all_signals();  // none comes between making it and removing its name
     const int made = shm_open(name.c_str(), O_CREAT | O_EXCL | O_RDWR, 0600);
     if (made == -1) err(1, "shm_open(%s)", name.c_str());
     const int fd = shm_open(name.c_str(), access, 0);
@@ -100,7 +91,7 @@ static void read_only_object() { map(new_object(O_RDONLY), kPage); }
 // The umask applies to the first two [umask(2)].
 static void modes() {
     const std::string file = "failures-" + std::to_string(getpid()), object = "/" + file;
-    const sigset_t before = undisturbed();
+    const sigset_t before = hold_all_signals();
     const int first = shm_open(object.c_str(), O_CREAT | O_EXCL | O_RDWR, 0666);
     if (first == -1) err(1, "shm_open(%s)", object.c_str());
     if (shm_unlink(object.c_str()) == -1) err(1, "shm_unlink(%s)", object.c_str());
@@ -128,7 +119,7 @@ static void segment_size() {
     const key_t key = 0x66000000 + getpid();
     const size_t sizes[] = {50, 0, 200};
     int errors[3];
-    const sigset_t before = undisturbed();
+    const sigset_t before = hold_all_signals();
     const int id = shmget(key, 100, IPC_CREAT | IPC_EXCL | 0600);
     if (id == -1) err(1, "shmget(0x%x)", static_cast<unsigned>(key));
     for (int i = 0; i < 3; ++i) errors[i] = shmget(key, sizes[i], 0) == -1 ? errno : 0;
@@ -144,7 +135,7 @@ static void segment_size() {
 // Believes that shmdt removes the segment.
 static void detach() {
     shmid_ds segment = {};
-    const sigset_t before = undisturbed();
+    const sigset_t before = hold_all_signals();
     const int id = shmget(IPC_PRIVATE, 100, 0600);
     if (id == -1) err(1, "shmget(IPC_PRIVATE)");
     void* address = shmat(id, nullptr, 0);
@@ -189,13 +180,6 @@ static void offset() {
     store(elsewhere + *reinterpret_cast<uint32_t*>(elsewhere), 1);
 }
 
-static timespec soon() {
-    timespec time;
-    clock_gettime(CLOCK_REALTIME, &time);
-    ++time.tv_sec;
-    return time;
-}
-
 // A child dies in the middle of it, and leaves a lock or a wait behind.
 template <class Deed>
 static void die_with(Deed deed) {
@@ -222,7 +206,7 @@ static pthread_mutex_t* new_mutex(int robust) {
 static void dead_owner() {
     pthread_mutex_t* mutex = new_mutex(PTHREAD_MUTEX_STALLED);
     die_with([=] { pthread_mutex_lock(mutex); });
-    const timespec deadline = soon();
+    const timespec deadline = in_seconds(1);
     errno = pthread_mutex_timedlock(mutex, &deadline);
     if (errno != 0) err(1, "pthread_mutex_timedlock(1 s)");
 }
@@ -243,7 +227,7 @@ static void dead_owner_semaphore() {
     auto* semaphore = reinterpret_cast<sem_t*>(map(fd, kPage));
     sem_init(semaphore, 1, 1);
     die_with([=] { sem_wait(semaphore); });
-    const timespec deadline = soon();
+    const timespec deadline = in_seconds(1);
     if (sem_timedwait(semaphore, &deadline) == -1) err(1, "sem_timedwait(1 s)");
 }
 
@@ -270,67 +254,39 @@ static void dead_waiter() {
     }
 }
 
-struct Mistake {
-    const char* word;
-    void (*make)();
-};
-
-constexpr Mistake kMistakes[] = {{"no-size", no_size},
-                                 {"size-later", size_later},
-                                 {"past-end", past_end},
-                                 {"full", full},
-                                 {"full-early", full_early},
-                                 {"read-only-store", read_only_store},
-                                 {"read-only-object", read_only_object},
-                                 {"umask", modes},
-                                 {"segment-size", segment_size},
-                                 {"shmdt", detach},
-                                 {"ftok", collision},
-                                 {"pointer", pointer},
-                                 {"offset", offset},
-                                 {"dead-owner", dead_owner},
-                                 {"dead-owner-robust", dead_owner_robust},
-                                 {"dead-owner-semaphore", dead_owner_semaphore},
-                                 {"dead-waiter", dead_waiter}};
-
-// Ends the process, with an error if what it printed did not arrive.
-[[noreturn]] static void done() {
-    if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
-    exit(0);
-}
-
-static void usage(FILE* where) {
-    fputs("usage: failures MISTAKE, one of", where);
-    for (const Mistake& mistake : kMistakes) fprintf(where, " %s", mistake.word);
-    fputs("\nExit status: 0 no error, 1 the mistake was noticed, 2 wrong usage.\n", where);
-}
+constexpr Word kMistakes[] = {{"no-size", no_size},
+                              {"size-later", size_later},
+                              {"past-end", past_end},
+                              {"full", full},
+                              {"full-early", full_early},
+                              {"read-only-store", read_only_store},
+                              {"read-only-object", read_only_object},
+                              {"umask", modes},
+                              {"segment-size", segment_size},
+                              {"shmdt", detach},
+                              {"ftok", collision},
+                              {"pointer", pointer},
+                              {"offset", offset},
+                              {"dead-owner", dead_owner},
+                              {"dead-owner-robust", dead_owner_robust},
+                              {"dead-owner-semaphore", dead_owner_semaphore},
+                              {"dead-waiter", dead_waiter}};
 
 int main(int argc, char** argv) {
     setvbuf(stdout, nullptr, _IOLBF, 0);  // in order with stderr
-    const std::string word = argc == 2 ? argv[1] : "";
-    if (word == "--help") {
-        usage(stdout);
-        done();
+    const auto make = find_word(kMistakes, argc, argv);
+    signal(SIGCHLD, SIG_DFL);  // ignored, waitpid would find no child
+    const pid_t child = spawn();
+    if (child == 0) {
+        // SIGTERM instead of SIGKILL when the parent ends: it can be held back for a moment.
+        for (int number : {SIGTERM, SIGBUS, SIGSEGV, SIGALRM}) signal(number, SIG_DFL);
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        make();
+        return done(0);
     }
-    for (const Mistake& mistake : kMistakes) {
-        if (word != mistake.word) continue;
-        signal(SIGCHLD, SIG_DFL);  // ignored, waitpid would find no child
-        const pid_t child = spawn();
-        if (child == 0) {
-            // SIGTERM instead of SIGKILL when the parent ends: it can be held back for a moment.
-            for (int number : {SIGTERM, SIGBUS, SIGSEGV, SIGALRM}) signal(number, SIG_DFL);
-            prctl(PR_SET_PDEATHSIG, SIGTERM);
-            mistake.make();
-            done();
-        }
-        int status = 0;
-        if (waitpid(child, &status, 0) == -1) err(1, "waitpid(%d)", child);
-        if (WIFSIGNALED(status))
-            errx(1, "killed by signal %d, %s", WTERMSIG(status), strsignal(WTERMSIG(status)));
-        return WEXITSTATUS(status);
-    }
-    if (argc > 2) warnx("'%s' is one word too many", argv[2]);
-    if (argc == 2) warnx("'%s' is not one of its words", argv[1]);
-    usage(stderr);
-    return 2;
+    int status = 0;
+    if (waitpid(child, &status, 0) == -1) err(1, "waitpid(%d)", child);
+    if (WIFSIGNALED(status))
+        errx(1, "killed by signal %d, %s", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    return WEXITSTATUS(status);
 }

@@ -1,14 +1,12 @@
 // Shared memory without a name, each way by one word on the command line. docs/nameless.md goes
 // through them. Nothing here can be left behind: no directory knows of it.
 
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
+#include "../common/exchange.h"
 #include "../common/process.h"
-
-constexpr size_t kBytes = 100;
+#include "words.h"
 
 static char* map(int fd, int protection) {
     void* address = mmap(nullptr, kBytes, protection, MAP_SHARED, fd, 0);
@@ -131,13 +129,6 @@ static void list_after_exec() {
     err(1, "execlp(ls)");
 }
 
-constexpr char kUsage[] = "usage: nameless anonymous | memfd | read-only | exec";
-
-struct Word {
-    const char* word;
-    void (*act)();
-};
-
 constexpr Word kWords[] = {{"anonymous", anonymous},
                            {"memfd", memfd},
                            {"read-only", read_only},
@@ -146,14 +137,6 @@ constexpr Word kWords[] = {{"anonymous", anonymous},
 int main(int argc, char** argv) {
     prepare();
     setvbuf(stdout, nullptr, _IOLBF, 0);  // in order with stderr
-    const std::string word = argc == 2 ? argv[1] : "";
-    bool known = word == "--help";
-    if (known) puts(kUsage);
-    for (const Word& it : kWords) {
-        if (word != it.word) continue;
-        it.act();
-        known = true;
-    }
-    if (!known) errx(2, "%s", kUsage);
-    if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
+    find_word(kWords, argc, argv)();
+    return done(0);
 }
