@@ -98,7 +98,8 @@ inline Items* failed(const char* call, const char* argument) {
     exit(1);
 }
 
-// Flushes what was printed, and fails if it did not arrive; else returns `status`.
+// Flushes what was printed, and fails if it did not arrive, now [fflush(3)] or before [ferror(3)];
+// else returns `status`.
 inline int done(int status) {
     if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
     return status;

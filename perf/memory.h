@@ -126,11 +126,12 @@ inline std::string make(Memory& memory) {
     } else if (kind.mechanism == kPosix) {
         call = "shm_open";
         memory.handle = shm_open(object_name.c_str(), O_RDWR | O_CREAT | O_EXCL, 0600);
-        if (memory.handle != -1) shm_unlink(object_name.c_str());
+        if (memory.handle != -1 && shm_unlink(object_name.c_str()) == -1)
+            return failure("shm_unlink", object_name);
     } else {
         path = file_name;
         memory.handle = open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        if (memory.handle != -1) unlink(path.c_str());
+        if (memory.handle != -1 && unlink(path.c_str()) == -1) return failure("unlink", path);
     }
     if (memory.handle == -1) return failure(call, path);
     if (ftruncate(memory.handle, static_cast<off_t>(memory.bytes)) == -1)

@@ -16,9 +16,8 @@ static key_t key;  // the same as a number
 [[noreturn]] static void taken() {
     warnx("shmget(%s): %s", name, strerror(EEXIST));
     shmid_ds it;
-    const int looked = shmctl(shmget(key, 0, 0), IPC_STAT, &it);
-    const bool forbidden = looked == -1 && errno == EACCES;
-    if (forbidden || (looked == 0 && it.shm_perm.uid != geteuid()))
+    const bool seen = shmctl(shmget(key, 0, 0), IPC_STAT, &it) == 0;
+    if (seen ? it.shm_perm.uid != geteuid() : errno == EACCES)
         fprintf(stderr, "  it is another user's; take another: --name 0x%x\n",
                 0x12000000 + geteuid());
     else
@@ -53,7 +52,8 @@ static int exchange() {
     if (items == nullptr) return 1;
     sigprocmask(SIG_SETMASK, &before, nullptr);
 
-    // The semaphore lies in the shared bytes. 1: it is for several processes [sem_init(3)].
+    // The semaphore lies in the shared bytes. 1: it is for several processes, which not every
+    // system can do [sem_init(3)].
     if (sem_init(&items->ready, 1, 0) == -1) err(1, "sem_init(ready)");
 
     const pid_t parent = getpid();

@@ -20,7 +20,7 @@
 
 #include "../common/process.h"
 #include "../map_posix/config/image.h"
-#include "trace.h"
+#include "traced.h"
 
 namespace {
 
@@ -923,15 +923,11 @@ void reload(int count, int loads) {
     readers.finish(std::to_string(loads) + " loads");
 }
 
-// A program under the tracer, with its output in files of `scratch`.
-class Traced {
+// A program that stands at its calls, one after the other.
+class Stepped {
   public:
-    Traced(const Words& words, const std::string& directory)
-        : tracer(words, kPatience, [this, directory] {
-              setsid();
-              const int out = open((scratch_.path + "/out").c_str(), O_CREAT | O_WRONLY, 0600);
-              const int err = open((scratch_.path + "/err").c_str(), O_CREAT | O_WRONLY, 0600);
-              if (dup2(out, 1) == -1 || dup2(err, 2) == -1) _exit(126);
+    Stepped(const Words& words, const std::string& directory)
+        : traced_(words, [directory] {
               if (chdir(directory.c_str()) == -1) _exit(126);
               // For a build with -fsanitize=address: that would not be traced, nor let us see
               // SIGSEGV.
@@ -961,21 +957,18 @@ class Traced {
         return last_ = tracer.next();
     }
     Result finish() {
-        while (go_on().what != Event::over) continue;
-        CHECK(!tracer.late);
-        const int status = who()->status;
-        return {WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status),
-                contents(scratch_.path + "/out"), contents(scratch_.path + "/err")};
+        if (last_.who) tracer.go_on(last_.who);
+        return traced_.finish();
     }
     Tracee* who() { return &tracer.tracees.front(); }
 
   private:
-    const Scratch scratch_;
+    Traced traced_;
     bool begun_ = false;
     Event last_;
 
   public:
-    Tracer tracer;
+    Tracer& tracer = traced_.tracer;
 };
 
 // How a call of load or get may fail; none: it cannot, or it is not ours to care.
@@ -1029,7 +1022,7 @@ TEST_CASE("config: loads killed at every call under 20 readers", "[config]") {
     for (bool ended = false; !ended; ++calls) {
         it.load(generation(2 * calls, 2000));
         put(it.file, generation(2 * calls + 1, 2000));
-        Traced load({ours(), "load", it.file, "--image", it.image}, it.scratch.path);
+        Stepped load({ours(), "load", it.file, "--image", it.image}, it.scratch.path);
         for (int i = 0; i <= calls && !ended; ++i) ended = !load.next_call();
         if (!ended) load.tracer.send(load.who(), SIGKILL);
         CHECK(load.finish().status == (ended ? 0 : 128 + SIGKILL));
@@ -1063,7 +1056,7 @@ TEST_CASE("config: a load that is stopped by a signal at any call leaves nothing
         for (bool ended = false; !ended; ++calls) {
             it.load("a = old\n");
             put(it.file, "a = new\n");
-            Traced load({ours(), "load", "app.conf"}, it.scratch.path);
+            Stepped load({ours(), "load", "app.conf"}, it.scratch.path);
             for (int i = 0; i <= calls && !ended; ++i) ended = !load.next_call();
             if (!ended) load.tracer.send(load.who(), number);
             const Result result = load.finish();
@@ -1091,7 +1084,7 @@ TEST_CASE("config: every call of a load and of a get fails once", "[config]") {
             put(it.image + ".new", config::make({{"a", "left"}}));
             put(it.file, "a = new\n");
             for (size_t error = 0, errors = 1; error < errors && !ended; ++error) {
-                Traced program(
+                Stepped program(
                     loads ? Words{ours(), "load", "app.conf"} : Words{ours(), "get", "a"},
                     it.scratch.path);
                 for (int i = 0; i <= at && !ended; ++i) ended = !program.next_call();
@@ -1153,7 +1146,7 @@ TEST_CASE("config: a load while another is at work is refused, and disturbs noth
     const Loaded it("a = old\n");
     for (const uint64_t call : {uint64_t{SYS_write}, uint64_t{SYS_fsync}, kRename}) {
         put(it.file, "a = first\n");
-        Traced first({ours(), "load", "app.conf"}, it.scratch.path);
+        Stepped first({ours(), "load", "app.conf"}, it.scratch.path);
         first.await(call);
         put(it.file, "a = second\n");
         const Result second = run({ours(), "load", "app.conf"}, "", it.scratch.path);
@@ -1170,10 +1163,10 @@ TEST_CASE("config: a load while another is at work is refused, and disturbs noth
 TEST_CASE("config: a load that opens the file of one that then publishes it", "[config]") {
     const Loaded it("a = old\n");
     put(it.file, "a = first\n");
-    Traced first({ours(), "load", "app.conf"}, it.scratch.path);
+    Stepped first({ours(), "load", "app.conf"}, it.scratch.path);
     first.await(kRename);
     put(it.file, "a = second\n");
-    Traced second({ours(), "load", "app.conf"}, it.scratch.path);
+    Stepped second({ours(), "load", "app.conf"}, it.scratch.path);
     second.await(SYS_flock);  // it has opened what is about to be published
     CHECK(first.finish().status == 0);
     const int published = open(it.image.c_str(), O_RDONLY);
@@ -1190,10 +1183,10 @@ TEST_CASE("config: a load that opens the file of one that then publishes it", "[
 TEST_CASE("config: a load whose file is taken for left over before it has its lock", "[config]") {
     const Loaded it("a = old\n");
     put(it.file, "a = late\n");
-    Traced late({ours(), "load", "app.conf"}, it.scratch.path);
+    Stepped late({ours(), "load", "app.conf"}, it.scratch.path);
     late.await(SYS_flock);  // made, not locked
     put(it.file, "a = quick\n");
-    Traced quick({ours(), "load", "app.conf"}, it.scratch.path);
+    Stepped quick({ours(), "load", "app.conf"}, it.scratch.path);
     quick.await(SYS_write);  // has removed it, and made its own
     const Result result = late.finish();
     CHECK(result.status == 1);
@@ -1207,7 +1200,7 @@ TEST_CASE("config: a load whose file is taken for left over before it has its lo
 TEST_CASE("config: a load that comes upon a file after its look at what is left over", "[config]") {
     const Loaded it("a = old\n");
     put(it.file, "a = new\n");
-    Traced load({ours(), "load", "app.conf"}, it.scratch.path);
+    Stepped load({ours(), "load", "app.conf"}, it.scratch.path);
     do load.await(SYS_openat);
     while (!(load.who()->argument[2] & O_CREAT));
     const std::string longer = config::make({{"a", std::string(1000, 'x')}});
@@ -1239,7 +1232,7 @@ TEST_CASE("config: the hint is a command that helps, whatever the image's name",
 TEST_CASE("config: trespass believes only SIGSEGV", "[config]") {
     const Loaded it;
     for (const int number : {SIGKILL, SIGSEGV}) {
-        Traced trespass({ours(), "trespass"}, it.scratch.path);
+        Stepped trespass({ours(), "trespass"}, it.scratch.path);
         for (Event event; (event = trespass.go_on()).what != Event::over;)
             if (event.what == Event::signalled && event.who->signal == SIGSEGV)
                 event.who->signal = number;

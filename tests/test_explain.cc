@@ -8,8 +8,7 @@
 #include <regex>
 #include <sstream>
 
-#include "support.h"
-#include "trace.h"
+#include "traced.h"
 
 namespace {
 
@@ -19,31 +18,6 @@ std::string explain() { return program("EXPLAIN", "docs/explain"); }
 std::string shm_posix() { return program("SHM_POSIX", "shm_posix/shm_posix"); }
 std::string map_posix() { return program("MAP_POSIX", "map_posix/map_posix"); }
 std::string shm_v() { return program("SHM_V", "shm_v/shm_v"); }
-
-// A traced program with its output in files, in a session of its own.
-struct Traced {
-    explicit Traced(const Words& words, int seconds = kPatience)
-        : tracer(words, seconds, [this] {
-              setsid();
-              for (int number = 1; number < NSIG; ++number) signal(number, SIG_DFL);
-              setenv("ASAN_OPTIONS", "detect_leaks=0", 1);  // it refuses to be traced
-              const int flags = O_WRONLY | O_CREAT | O_APPEND;
-              dup2(open((scratch.path + "/out").c_str(), flags, 0600), STDOUT_FILENO);
-              dup2(open((scratch.path + "/err").c_str(), flags, 0600), STDERR_FILENO);
-          }) {}
-
-    // Runs to the end; `act` sees each event first.
-    template <typename Act>
-    void go(Act act) {
-        for (Event event; (event = tracer.next()).what != Event::over; tracer.go_on(event.who))
-            act(event);
-    }
-    std::string out() const { return contents(scratch.path + "/out"); }
-    std::string err() const { return contents(scratch.path + "/err"); }
-
-    Scratch scratch;
-    Tracer tracer;
-};
 
 bool enters(const Event& event, int number, uint64_t call) {
     return event.what == Event::enters && event.who->number == number && event.who->call == call;
@@ -220,13 +194,13 @@ TEST_CASE("tracer: a signal at a call, to a process or to its group", "[trace]")
 TEST_CASE("tracer: a deadline, and nothing is left when it goes away", "[trace]") {
     std::vector<std::string> pids;
     {
-        Traced it({"sh", "-c", "(sleep 1000 & sleep 1001) & sleep 1002"}, 1);
+        Traced it({"sh", "-c", "(sleep 1000 & sleep 1001) & sleep 1002"}, {}, 1);
         it.go([&](const Event&) {});
         CHECK(it.tracer.late);
         for (const Tracee& one : it.tracer.tracees) pids.push_back(std::to_string(one.pid));
     }
     {
-        Traced busy({"sh", "-c", "while :; do kill -0 $$; done"}, 1);
+        Traced busy({"sh", "-c", "while :; do kill -0 $$; done"}, {}, 1);
         busy.go([&](const Event&) {});
         CHECK(busy.tracer.late);
         CHECK(WTERMSIG(busy.tracer.tracees[0].status) == SIGKILL);

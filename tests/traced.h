@@ -30,6 +30,12 @@ class Traced {
     Traced(const Traced&) = delete;
     Traced& operator=(const Traced&) = delete;
 
+    // Lets all that move go on, to the end of all; `act` sees each event first.
+    template <typename Act>
+    void go(Act act) {
+        for (Event event; (event = tracer.next()).what != Event::over; tracer.go_on(event.who))
+            act(event);
+    }
     // Lets all that move go on until `wanted` happens. The process that it happened to stands still
     // until tracer.go_on(), and those that were held before stay so.
     Event until(const std::function<bool(const Event&)>& wanted) {
@@ -61,8 +67,8 @@ class Traced {
     }
     // Looks for so many milliseconds: true if process `number` has ended by then.
     bool ends_within(int number, int milliseconds) {
-        const long end = now() + milliseconds;
-        for (long left; (left = end - now()) > 0;) {
+        const long end = Tracer::now() + milliseconds;
+        for (long left; (left = end - Tracer::now()) > 0;) {
             const Event event = tracer.next(static_cast<int>(left));
             if (event.what == Event::over) break;
             if (event.what == Event::ended && event.who->number == number) return true;
@@ -72,8 +78,7 @@ class Traced {
     }
     // To the end of all.
     Result finish() {
-        Event event;
-        while ((event = tracer.next()).what != Event::over) tracer.go_on(event.who);
+        go([](const Event&) {});
         if (tracer.late) FAIL("no end; out: " << out() << "err: " << err());
         return {status(), out(), err()};
     }
@@ -86,11 +91,6 @@ class Traced {
     std::string err() const { return kept(err_); }
 
   private:
-    static long now() {
-        timespec time;
-        clock_gettime(CLOCK_MONOTONIC, &time);
-        return time.tv_sec * 1000L + time.tv_nsec / 1000000;
-    }
     const int out_ = memfd_create("stdout", MFD_CLOEXEC);
     const int err_ = memfd_create("stderr", MFD_CLOEXEC);
 
