@@ -10,8 +10,6 @@
 // it. The object that holds the ring is made, joined and removed in object.h; packets come from
 // source.h.
 
-#include <time.h>
-
 #include "../../common/process.h"
 #include "object.h"
 #include "options.h"
@@ -23,8 +21,7 @@ static constexpr int kLong = 3000;  // milliseconds without a packet handled are
 static pid_t child = 0;                    // the consumer, in run's parent; else 0
 static volatile sig_atomic_t stopped = 0;  // the signal that told us to stop
 
-static uint64_t packets, bytes;       // handed over, or handled, by this process
-static double first_time, last_time;  // of these packets, in seconds
+static uint64_t first, bytes;  // of the packets of this process: the first number, all bytes
 
 // HUP, INT, QUIT and TERM: the first ends the input, and gives a child 10 seconds to come to its
 // end. The second ends the process.
@@ -45,29 +42,30 @@ static bool over() {
     return stopped || it.si_pid != 0;
 }
 
-// Is called every kSlice; warns, once, when the consumer has handled nothing for kLong.
+// Is called after each kSlice without a packet handled. Says it when there is no consumer, and when
+// the one that is there has handled nothing for kLong.
 static void watch_consumer() {
-    static uint64_t seen = UINT64_MAX;
+    static uint64_t handled = UINT64_MAX;
+    static Presence other = kHere;
     static int slices = 0;
-    const uint64_t handled = ours.theirs().count;
-    slices = handled == seen ? slices + 1 : 0;
-    seen = handled;
-    if (slices == kLong / kSlice)
+    if (ours.theirs().count != handled || ours.other != other) slices = 0;
+    handled = ours.theirs().count;
+    other = ours.other;
+    ++slices;
+    if (!child && other != kHere && slices == 1)
+        warnx("%s: the ring is full and nobody consumes; start: %s", name(),
+              consume_command().c_str());
+    if ((child || other == kHere) && slices == kLong / kSlice)
         warnx("the consumer has handled nothing for %d s: is it stopped, or its output not read?",
               kLong / 1000);
 }
 
 // A free slot, however long that takes; nullptr if all is over and the ring full.
 static Slot* wait_for_slot() {
-    Presence told = kHere;  // what we saw last: one sentence for each change
     for (;;) {
         Slot* slot = reserve(&ours, kSlice);
         if (slot || over()) return slot;
-        if (child || ours.other == kHere) watch_consumer();
-        if (!child && ours.other != told && ours.other != kHere)
-            warnx("%s: the ring is full and nobody consumes; start: %s", name(),
-                  consume_command().c_str());
-        told = ours.other;
+        watch_consumer();
     }
 }
 
@@ -84,17 +82,9 @@ static bool wait_for_input(int fd) {
     return false;
 }
 
-static void count_packet(size_t length) {
-    timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    last_time = static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
-    if (packets++ == 0) first_time = last_time;
-    bytes += length;
-}
-
 // Commits the slot from wait_for_slot(): it holds a packet now.
 static void put_in_ring(size_t length, uint32_t tag = 0) {
-    count_packet(length);
+    bytes += length;
     commit(&ours, static_cast<uint32_t>(length), tag);
 }
 
@@ -155,7 +145,7 @@ static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
     const uintmax_t number = ours.next;
     if (length > ours.size) errx(1, "packet %ju: has an impossible length", number);
     if (!options.pipe && tag == kNumbered && !is_numbered(data, length, number))
-        errx(1, "packet %ju: has another number, or its checksum is wrong", number);
+        errx(1, "packet %ju: is another one, or has changed", number);
     if (!options.pipe) return;
     for (uint32_t done = 0; done < length;) {
         const ssize_t written = write(STDOUT_FILENO, data + done, length - done);
@@ -173,7 +163,7 @@ static bool handle_packets() {
         const uint32_t length = slot->length;
         handle(slot->data(), length, slot->tag);
         release(&ours);
-        count_packet(length);
+        bytes += length;
     }
     return false;
 }
@@ -182,18 +172,13 @@ static bool handle_packets() {
 static void summary(const char* did) {
     FILE* out = options.pipe ? stderr : stdout;
     const Ring* ring = ours.ring;
-    const Seat &producer = ring->seat[kProducer], &consumer = ring->seat[kConsumer];
-    const uint64_t backlog =
-        std::max({producer.most.load(), consumer.most.load(), ring_waiting(ring)});
-    const double seconds = last_time - first_time, pace = seconds > 0 ? 1 / seconds : 0;
     fprintf(out,
-            "%s %ju packets, %ju bytes in %.3f s: %.0f packets/s, %.1f MB/s\n"
-            "largest backlog %ju of %u slots; slept: producer %ju times, consumer %ju times\n"
+            "%s %ju packets, %ju bytes\n"
+            "ring of %u slots; slept: producer %ju times, consumer %ju times\n"
             "dropped %ju packets, %ju of them larger than a slot\n",
-            did, uintmax_t{packets}, uintmax_t{bytes}, seconds, static_cast<double>(packets) * pace,
-            static_cast<double>(bytes) * pace / 1e6, uintmax_t{backlog}, ours.slots,
-            uintmax_t{producer.slept}, uintmax_t{consumer.slept}, uintmax_t{ring->dropped},
-            uintmax_t{ring->oversize});
+            did, uintmax_t{ours.next - first}, uintmax_t{bytes}, ours.slots,
+            uintmax_t{ring->seat[kProducer].slept}, uintmax_t{ring->seat[kConsumer].slept},
+            uintmax_t{ring->dropped}, uintmax_t{ring->oversize});
     if (fflush(out) != 0 || ferror(out)) err(1, "write(%s)", options.pipe ? "stderr" : "stdout");
 }
 
@@ -212,7 +197,7 @@ static int produce(int udp) {
 
 // The processing process; its exit status is 1 after a producer that died.
 static int consume() {
-    if (options.verb == "consume" && ours.theirs().presence == kNever)
+    if (options.verb == "consume" && ours.theirs().stays == 0)
         warnx("%s: nobody produces yet; start: %s", name(),
               command("produce --generate 1000").c_str());
     const bool died = handle_packets();
@@ -250,6 +235,7 @@ int main(int argc, char** argv) {
     } else {
         join_by_name(side);
     }
+    first = ours.next;
     int status = side == kProducer ? produce(udp) : consume();
     leave();  // now, since the child ends when it finds us gone
     if (child) status = wait_for_consumer();
