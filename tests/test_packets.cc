@@ -1403,7 +1403,7 @@ TEST_CASE("a producer that leaves while we ask for it has not died", "[packets]"
                     "sh", "-c", "sleep 1 | " + kTyped + " produce --pipe --name " + ring.name});
                 CHECK(eventually(
                     [](const std::string& path) {
-                        return contents(path)[offsetof(Ring, seat) + offsetof(Seat, stays)] == 3;
+                        return contents(path)[offsetof(Ring, seat) + offsetof(Seat, visits)] == 3;
                     },
                     ring.path));
             });

@@ -197,7 +197,7 @@ static int produce(int udp) {
 
 // The processing process; its exit status is 1 after a producer that died.
 static int consume() {
-    if (options.verb == "consume" && ours.theirs().stays == 0)
+    if (options.verb == "consume" && ours.theirs().visits == 0)
         warnx("%s: nobody produces yet; start: %s", name(),
               command("produce --generate 1000").c_str());
     const bool died = handle_packets();

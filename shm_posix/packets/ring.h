@@ -4,90 +4,40 @@
 //     producer:  reserve() a slot, fill it, commit() it; publish() when the input pauses
 //     consumer:  take() a packet, handle it where it lies, release() it
 //
-// Packets are numbered from 0 on; packet n lies in slot n % slots. Each side has one count, which
-// only it stores: packets committed, packets released. What lies between the two counts waits. A
-// count changes by one store, so nothing is ever half done, and no lock is needed: for a successor,
-// work whose count was not stored has not happened.
+// Packets have numbers, from 0 on; packet n lies in slot n % slots. The producer counts what it has
+// committed, the consumer what it has released; what is between the two counts waits. Only its side
+// stores a count, by one store after the work is done: so there is no lock, nothing is ever half
+// done, and whoever takes a dead one's place goes on at its count.
 //
 // What the ring asks of its users:
 // - Each end is in a process of its own, which opens the object once and keeps it open (seat.h).
-// - commit() shows a packet to a consumer that looks, but does not wake one that sleeps until a
-//   quarter of the ring has come together. So publish() when the input pauses.
+// - commit() wakes a consumer that sleeps only for a quarter of the ring at a time; publish() wakes
+//   it for less.
 
 #pragma once
 
 #include <stdint.h>
 
-#include <algorithm>
 #include <atomic>
-#include <new>
-#include <type_traits>
 
+#include "layout.h"
 #include "seat.h"
-
-constexpr uint32_t kRingMagic = 0x34474e52;                    // "RNG4" on a little-endian machine
-constexpr uint32_t kMostSlots = 1 << 20, kMostSize = 1 << 16;  // slots; bytes of a packet
-
-// A packet's place; its bytes follow. `tag` is for the programs: what kind of packet this is.
-struct Slot {
-    uint32_t length, tag;
-    unsigned char* data() { return reinterpret_cast<unsigned char*>(this + 1); }
-};
-
-// The head of the shared bytes; the slots follow. There are no pointers in it, so each process may
-// map it at another address.
-struct Ring {
-    uint32_t magic;        // kRingMagic
-    uint32_t slots, size;  // how many; bytes of the largest packet
-    // The program's statistics, stored by the producer: packets that were dropped; those of them
-    // larger than a slot.
-    std::atomic<uint64_t> dropped, oversize;
-    Seat seat[2];  // by Side
-};
-static_assert(std::is_standard_layout<Ring>::value && sizeof(Ring) == 192,
-              "laid out alike in every program");
-
-// Slots begin on cache lines: one process writes to a slot while the other reads its neighbour. In
-// 64 bits, also where size_t has 32.
-inline uint64_t slot_bytes(uint32_t size) { return (sizeof(Slot) + uint64_t{size} + 63) / 64 * 64; }
-
-// Bytes of memory for a ring.
-inline uint64_t ring_bytes(uint32_t slots, uint32_t size) {
-    return sizeof(Ring) + slots * slot_bytes(size);
-}
-
-// Makes a ring in ring_bytes(slots, size) bytes.
-inline Ring* ring_create(void* memory, uint32_t slots, uint32_t size) {
-    Ring* ring = new (memory) Ring();
-    ring->slots = slots;
-    ring->size = size;
-    ring->magic = kRingMagic;
-    return ring;
-}
-
-// What is wrong with a ring found in `bytes` bytes; nullptr: nothing. Comes before ring_join().
-inline const char* ring_fault(const Ring* ring, uint64_t bytes) {
-    if (bytes < sizeof(Ring) || ring->magic != kRingMagic) return "holds no ring";
-    const uint32_t slots = ring->slots, size = ring->size;
-    const bool sound = slots > 0 && slots <= kMostSlots && size > 0 && size <= kMostSize;
-    return sound && ring_bytes(slots, size) == bytes ? nullptr : "holds a ring of impossible sizes";
-}
 
 // One end of the ring, a process's own. In a ring of 8 slots:
 //
 //     0 to 4      5          6 to 9     10         11 and 12    13
 //     released    in hand    waiting    to fill    free         no slot: 5 is there
 //
-// The producer's `next` is 10 and its `limit` 13, the consumer's are 5 and 10, if each knows the
-// newest count of the other. Up to its limit, an end need not look at it.
+// The producer's `next` is 10, and 13 is its `limit`; the consumer's are 5 and 10. (Or less: up to
+// its limit, an end need not look how far the other is now.)
 struct End {
     Ring* ring = nullptr;
     int fd = -1;  // of the object, for the record locks
     Side side = kProducer;
     uint32_t slots = 0, size = 0;  // copies: whoever damages the shared ones, we stay inside
-    uint64_t next = 0;             // the packet to fill, or to handle: our count, copied
-    uint64_t limit = 0;            // the first without a slot, or not yet there
-    uint64_t told = 0;             // `next` at the last publish()
+    uint64_t next = 0;             // the packet to fill, or to handle; also our count
+    uint64_t limit = 0;            // the first packet without a slot, or not yet there
+    uint64_t told = 0;             // `next` when we last woke the other, or saw that it is awake
     Presence other = kNever;       // when we last waited in vain
 
     Side other_side() const { return side == kProducer ? kConsumer : kProducer; }
@@ -99,15 +49,15 @@ struct End {
     }
 };
 
-// Wakes the other side if it sleeps, so that it sees our count.
+// Wakes the other side if it sleeps: it will see our count.
 inline void publish(End* it) {
     it->told = it->next;
     wake(&it->theirs().asleep);
 }
 
-// One packet more is committed, or released. Who loads the new count (acquire, the default) also
-// sees what we did to the slot before (release). To wake costs a system call, and a switch of
-// processes if both share a processor: so it is done once for a quarter of the ring.
+// Counts one packet more. Release, and acquire in look(), where it is the default: who sees the
+// count also sees what we did before, filling or reading the slot. To wake costs a system call, and
+// a switch of processes if both share a processor: so it is done for a quarter of the ring at once.
 inline void advance(End* it) {
     ++it->next;
     it->mine().count.store(it->next, std::memory_order_release);
@@ -121,22 +71,22 @@ inline bool look(End* it) {
 }
 
 // Waits until there is a slot, or a packet, for at most `ms` milliseconds; false may also come
-// early. The steps are those of seat.h.
+// early. The steps 1 to 3 are those of seat.h.
 inline bool wait(End* it, int ms) {
     if (it->next < it->limit || look(it)) return true;
-    publish(it);  // or each could wait for the other
+    publish(it);  // the other may sleep, too, and not know how far we are
     Seat& mine = it->mine();
-    mine.asleep = 1;
+    mine.asleep = 1;  // 1
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    // A consumer does not wait for a producer that has left.
-    if (!look(it) && !(it->side == kConsumer && has_left(it->theirs()))) {
+    const bool last = it->side == kConsumer && has_left(it->theirs());  // no more will come
+    if (!look(it) && !last) {                                           // 2
         mine.slept = mine.slept + 1;
-        sleep_on(&mine.asleep, ms);
+        sleep_on(&mine.asleep, ms);  // 3
     }
     mine.asleep = 0;
     if (look(it)) return true;
     it->other = find_side(it->fd, it->theirs(), it->other_side());
-    return look(it);  // once more: it may have told us its last and gone
+    return look(it);  // before it went, it may have done something still
 }
 
 // The slot to fill, the same until commit(). With a full ring it waits for at most `ms`
@@ -145,7 +95,7 @@ inline Slot* reserve(End* producer, int ms) {
     return wait(producer, ms) ? producer->slot() : nullptr;
 }
 
-// The reserved slot holds a packet of `length` bytes now: the consumer's, whatever becomes of us.
+// The reserved slot holds a packet of `length` bytes: the consumer gets it, whatever becomes of us.
 inline void commit(End* producer, uint32_t length, uint32_t tag = 0) {
     *producer->slot() = {length, tag};
     advance(producer);
@@ -155,20 +105,19 @@ inline void commit(End* producer, uint32_t length, uint32_t tag = 0) {
 // milliseconds; nullptr: ask again, or end if gone(consumer->other).
 inline Slot* take(End* consumer, int ms) {
     if (!wait(consumer, ms)) return nullptr;
-    // For a successor, after our death: begun and not released is what may be seen twice. To store
-    // it comes after the last release() (release) and before the handling (the fence: the compiler
-    // must not move it; what processors see of each other's stores plays no part).
+    // If we die now, a successor sees one packet begun and not released: it may be handled twice.
+    // For that, the compiler must keep this store behind the last release() and, the fence, before
+    // the handling. Processors need no fence: the successor comes after all that we stored.
     consumer->mine().begun.store(consumer->next + 1, std::memory_order_release);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     return consumer->slot();
 }
 
-// The packet in hand is handled, for good: a successor begins behind it.
+// The packet in hand is handled. A successor begins behind it.
 inline void release(End* consumer) { advance(consumer); }
 
-// Takes that side of the ring in the object behind `fd`, until ring_leave() or our death. Numbers
-// go on behind the last packet that was committed, or released. Returns nullptr, or what prevents
-// it.
+// Takes that side of the ring in the object behind `fd`, until ring_leave() or our death, and goes
+// on at its count. Returns nullptr, or what prevents it.
 inline const char* ring_join(End* it, int fd, Ring* ring, Side side) {
     if (!lock_side(fd, F_WRLCK, side))
         return side == kProducer ? "has a producer" : "has a consumer";
@@ -188,13 +137,13 @@ inline const char* ring_join(End* it, int fd, Ring* ring, Side side) {
         return "holds a ring of impossible counts";
     }
     it->mine().asleep = 0;
-    it->mine().stays = (it->mine().stays + 1) | 1;  // odd, and another number than before
+    it->mine().visits = (it->mine().visits + 1) | 1;  // odd, also after one that died
     return nullptr;
 }
 
 // Gives the side up.
 inline void ring_leave(End* it) {
-    it->mine().stays = it->mine().stays + 1;
+    it->mine().visits = it->mine().visits + 1;
     wake(&it->theirs().asleep);
     lock_side(it->fd, F_UNLCK, it->side);
 }
