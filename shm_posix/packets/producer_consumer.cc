@@ -6,81 +6,20 @@
 //     ./producer_consumer --udp 9000 --pipe          and elsewhere: nc -u 127.0.0.1 9000
 //
 // The producer receives each packet straight into a slot of the ring, the consumer handles it
-// there: no copy in between. `ours` is this process's end of the ring, ring.h what one does with
-// it. The object that holds the ring is made, joined and removed in object.h; packets come from
-// source.h.
+// there: no copy in between. The way of a packet is here, in source.h (where it comes from) and in
+// ring.h (reserve, commit, take, release). `ours` is this process's end of the ring. For the rest:
+//
+//     layout.h   the bytes of the ring         object.h    the object that holds them
+//     seat.h     who is there, who sleeps      options.h   the command line
+//     waits.h    how the producer waits, and what stops it
 
 #include "../../common/process.h"
 #include "object.h"
 #include "options.h"
 #include "source.h"
-
-static constexpr int kSlice = 250;  // milliseconds: so often a wait looks whether all is over
-static constexpr int kLong = 3000;  // milliseconds without a packet handled are worth a sentence
-
-static pid_t child = 0;                    // the consumer, in run's parent; else 0
-static volatile sig_atomic_t stopped = 0;  // the signal that told us to stop
+#include "waits.h"
 
 static uint64_t first, bytes;  // of the packets of this process: the first number, all bytes
-
-// HUP, INT, QUIT and TERM: the first ends the input, and gives a child 10 seconds to come to its
-// end. The second ends the process.
-static void stop(int number) {
-    if (stopped) end_by(number);
-    stopped = number;
-    if (child) give_up_in(10);
-}
-
-// SIGCHLD: a handler is enough to end a poll(2), so that the end of a child is seen at once.
-static void end_poll(int) {}
-
-// No more input: somebody stopped us, or our child has ended (WNOWAIT: wait_for() still finds it).
-static bool over() {
-    siginfo_t it = {};
-    if (child && waitid(P_PID, static_cast<id_t>(child), &it, WEXITED | WNOHANG | WNOWAIT) == -1)
-        err(1, "waitid(%d)", child);
-    return stopped || it.si_pid != 0;
-}
-
-// Is called after each kSlice without a packet handled. Says it when there is no consumer, and when
-// the one that is there has handled nothing for kLong.
-static void watch_consumer() {
-    static uint64_t handled = UINT64_MAX;
-    static Presence other = kHere;
-    static int slices = 0;
-    if (ours.theirs().count != handled || ours.other != other) slices = 0;
-    handled = ours.theirs().count;
-    other = ours.other;
-    ++slices;
-    if (!child && other != kHere && slices == 1)
-        warnx("%s: the ring is full and nobody consumes; start: %s", name(),
-              consume_command().c_str());
-    if ((child || other == kHere) && slices == kLong / kSlice)
-        warnx("the consumer has handled nothing for %d s: is it stopped, or its output not read?",
-              kLong / 1000);
-}
-
-// A free slot, however long that takes; nullptr if all is over and the ring full.
-static Slot* wait_for_slot() {
-    for (;;) {
-        Slot* slot = reserve(&ours, kSlice);
-        if (slot || over()) return slot;
-        watch_consumer();
-    }
-}
-
-// Waits for input; false if all is over before.
-static bool wait_for_input(int fd) {
-    pollfd it = {fd, POLLIN, 0};
-    for (int ms = 0; !stopped; ms = kSlice) {
-        const int ready = poll(&it, 1, ms);
-        if (ready > 0) return true;
-        if (ready == -1 && errno != EINTR) err(1, "poll(input)");
-        publish(&ours);  // input pauses: hand over what there is
-        if (over()) break;
-    }
-    return false;
-}
 
 // Commits the slot from wait_for_slot(): it holds a packet now.
 static void put_in_ring(size_t length, uint32_t tag = 0) {
@@ -168,7 +107,7 @@ static bool handle_packets() {
     return false;
 }
 
-// What this process did, and how the two got on.
+// What this process did, and what the two did with the ring since it was made.
 static void summary(const char* did) {
     FILE* out = options.pipe ? stderr : stdout;
     const Ring* ring = ours.ring;
@@ -204,15 +143,6 @@ static int consume() {
     if (died) warnx("the producer died; all that it handed over is handled");
     summary("handled");
     return died;
-}
-
-// run, in the parent: waits until the child has handled all, or for 10 seconds after a stop.
-static int wait_for_consumer() {
-    while (!over()) {
-        poll(nullptr, 0, kSlice);
-        watch_consumer();
-    }
-    return wait_for(child, 10);
 }
 
 int main(int argc, char** argv) {
