@@ -36,36 +36,35 @@ inline Memory sum_memory(const std::vector<pid_t>& readers) {
     return sum;
 }
 
-// Starts readers that `hold` something, and prints what memory they have then. Each writes a byte
-// into one pipe and closes it; who dies before closes it, too, so nobody waits for it. They end
-// when we close the other pipe.
+// Starts readers that `hold` something, and stop; prints what memory they have then.
 inline void measure(const char* what, size_t count, void (*hold)()) {
-    int holding[2], measured[2];
-    if (pipe(holding) == -1 || pipe(measured) == -1) err(1, "pipe()");
-    give_up_in(60);
     std::vector<pid_t> readers;
-    char byte = 0;
     while (readers.size() < count) {
         readers.push_back(spawn());
         if (readers.back() != 0) continue;
+        setpgid(0, 0);  // Ctrl-Z and fg stop and continue the parent alone
         hold();
-        close(measured[1]);
-        if (write(holding[1], &byte, 1) == -1) err(1, "write(pipe)");
-        close(holding[1]);
-        _exit(read(measured[0], &byte, 1) != 0);
+        raise(SIGSTOP);
+        _exit(0);
     }
-    close(holding[1]);
-    size_t held = 0;
-    ssize_t got;
-    while ((got = read(holding[0], &byte, 1)) == 1) ++held;  // until the last has closed it
-    if (got == -1) err(1, "read(pipe)");
-    if (held < count) errx(1, "a reader failed or was killed");
-    const Memory sum = sum_memory(readers);
-    close(measured[1]);
+    const auto until_stop = [](pid_t reader) {  // or its end
+        int status;
+        give_up_in(60);
+        if (waitpid(reader, &status, WUNTRACED) == -1) err(1, "waitpid(%d)", reader);
+        alarm(0);
+        return status;
+    };
     for (pid_t reader : readers)
-        if (wait_for(reader, 60) != 0) errx(1, "reader %d failed", reader);
-    close(holding[0]);
-    close(measured[0]);
+        if (!WIFSTOPPED(until_stop(reader))) errx(1, "reader %d failed or was killed", reader);
+    const Memory sum = sum_memory(readers);
+    for (pid_t reader : readers) {
+        int status;
+        do {  // again, if it was somebody else who had stopped it before
+            kill(reader, SIGCONT);
+            status = until_stop(reader);
+        } while (WIFSTOPPED(status));
+        if (status != 0) errx(1, "reader %d failed or was killed", reader);
+    }
     printf("%-15s %9ld %9ld %12ld\n", what, sum.rss, sum.pss, sum.tables);
 }
 
