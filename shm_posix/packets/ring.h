@@ -58,6 +58,7 @@ inline void publish(End* it) {
 // Counts one packet more. Release, and acquire in look(), where it is the default: who sees the
 // count also sees what we did before, filling or reading the slot. To wake costs a system call, and
 // a switch of processes if both share a processor: so it is done for a quarter of the ring at once.
+// (That is soon enough: who finds the ring full, or empty, sees the other do the whole ring next.)
 inline void advance(End* it) {
     ++it->next;
     it->mine().count.store(it->next, std::memory_order_release);
@@ -74,7 +75,6 @@ inline bool look(End* it) {
 // early. The steps 1 to 3 are those of seat.h.
 inline bool wait(End* it, int ms) {
     if (it->next < it->limit || look(it)) return true;
-    publish(it);  // the other may sleep, too, and not know how far we are
     Seat& mine = it->mine();
     mine.asleep = 1;  // 1
     std::atomic_thread_fence(std::memory_order_seq_cst);
