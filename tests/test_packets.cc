@@ -1414,6 +1414,29 @@ TEST_CASE("a producer that leaves while we ask for it has not died", "[packets]"
     }
 }
 
+TEST_CASE("who joins while the last one leaves, which holds both sides, looks again", "[packets]") {
+    RingName ring;
+    CHECK(run({kProgram, "produce", "--pipe", "--name", ring.name}, "hello\n").status == 0);
+    Traced joining({kProgram, "consume", "--pipe", "--name", ring.name});
+    const auto locks = [](const Event& event) {
+        return event.what == Event::enters && event.who->call == SYS_fcntl &&
+               static_cast<int>(event.who->argument[1]) == F_SETLK;
+    };
+    Tracee* who = joining.until(locks).who;
+    const int leaving = open(ring.path.c_str(), O_RDWR | O_CLOEXEC);
+    REQUIRE(lock_side(leaving, F_WRLCK, kProducer, 2));
+    for (int tries = 0; tries < 2; ++tries) {
+        joining.tracer.go_on(who);
+        who = joining.until(locks).who;
+    }
+    close(leaving);
+    joining.tracer.go_on(who);
+    const Result result = joining.finish();
+    CHECK(result.status == 0);
+    CHECK(result.out == "hello\n");
+    CHECK(!exists(ring.path));
+}
+
 TEST_CASE("a ring that is removed before we have our side of it is none", "[packets]") {
     RingName ring;
     const Words produce = {kProgram, "produce", "--pipe", "--name", ring.name};
