@@ -20,7 +20,11 @@ FLAGS = $(COMPILE) $(LDFLAGS) $(LIBS)
 $(PROGRAMS) perf/perf $(TESTS) tests/run tests/grade/grade: .flags
 
 $(PROGRAMS): %: %.cc $(wildcard common/*.h)
-	$(COMPILE) $(LDFLAGS) -o $@ $< $(LIBS)
+	$(COMPILE) $(LDFLAGS) -o $@ $< $(LIBS) $(LIBSTDCXX)
+
+# `get` takes microseconds, to load a shared libstdc++ for it more than a millisecond.
+map_posix/config/shared_config: LIBSTDCXX = $(if $(filter /%,\
+	$(shell $(COMPILE) -print-file-name=libstdc++.a)),-static-libstdc++ -static-libgcc)
 
 shm_posix/packets/producer_consumer tests/test_packets.o: $(wildcard shm_posix/packets/*.h)
 map_posix/config/shared_config tests/test_config.o: $(wildcard map_posix/config/*.h)

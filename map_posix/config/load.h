@@ -58,30 +58,21 @@ inline config::Entries parse(std::string_view text, const char* file) {
     return entries;
 }
 
-// What a failed call says of itself.
-inline std::string failed(const char* call, const char* name) {
-    return std::string(call) + "(" + name + "): " + strerror(errno);
-}
-
 inline int open_existing(const char* name) {
     return open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);  // a FIFO would make us wait
 }
 
 // Nobody's data is overwritten or removed: a file in our way must be an image, and this user's.
-// Returns why it must stay; empty: it may go. `or_empty`: so may a file without a byte.
-inline std::string why_not_ours(const char* name, int fd, bool or_empty) {
+// `or_empty`: a file without a byte will do, too.
+inline void must_be_ours(const char* name, int fd, bool or_empty) {
     struct stat it;
     uint32_t magic = 0;
-    if (fstat(fd, &it) == -1) return failed("fstat", name);
-    if (!S_ISREG(it.st_mode)) return std::string(name) + ": is not a regular file";
-    if (it.st_uid != geteuid())
-        return std::string(name) + ": belongs to user " + std::to_string(it.st_uid) +
-               ", not to you";
-    if (or_empty && it.st_size == 0) return "";
-    if (pread(fd, &magic, sizeof magic, 0) == -1) return failed("pread", name);
-    return magic == config::kMagic
-               ? ""
-               : std::string(name) + ": is not an image of ours, and stays as it is";
+    if (fstat(fd, &it) == -1) err(1, "fstat(%s)", name);
+    if (!S_ISREG(it.st_mode)) errx(1, "%s: is not a regular file", name);
+    if (it.st_uid != geteuid()) errx(1, "%s: belongs to user %u, not to you", name, it.st_uid);
+    if (or_empty && it.st_size == 0) return;
+    if (pread(fd, &magic, sizeof magic, 0) == -1) err(1, "pread(%s)", name);
+    if (magic != config::kMagic) errx(1, "%s: is not an image of ours, and stays as it is", name);
 }
 
 // Locks the image in the making. The kernel drops the lock with its process [flock(2)]: a file that
@@ -105,8 +96,7 @@ inline void remove_left_over(const char* next) {
     const int fd = open_existing(next);
     if (fd == -1 && errno == ENOENT) return;
     if (fd == -1) err(1, "open(%s)", next);
-    const std::string wrong = why_not_ours(next, fd, true);
-    if (!wrong.empty()) errx(1, "%s", wrong.c_str());
+    must_be_ours(next, fd, true);
     if (lock(next, fd) && unlink(next) == -1) err(1, "unlink(%s)", next);
     close(fd);
 }
@@ -127,39 +117,39 @@ inline int load(const char* file, const char* path, const char* directory) {
     const std::string text = read_text(file);
     const config::Entries entries = parse(text, file);
     const std::string image = config::make(entries);
-    const std::string name = std::string(path) + ".new";  // beside it: rename(2) stays in one disk
+    static std::string name;            // of the image in the making, until it is published
+    name = std::string(path) + ".new";  // beside it: rename(2) stays in one disk
     const char* next = name.c_str();
     const int parent = open(directory, O_RDONLY | O_DIRECTORY);
     if (parent == -1) err(1, "open(%s)", directory);
 
-    // Signals wait until what is begun is published or removed.
+    // Signals wait until what is begun is published, or removed as we exit with an error.
     sigset_t all, before;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);
     const int fd = make_next(next);
-    const auto give_up = [next](const std::string& why) {
-        unlink(next);
-        errx(1, "%s", why.c_str());
-    };
+    atexit([] {
+        if (!name.empty()) unlink(name.c_str());
+    });
 
     // write(2), and not stores to a mapping: a full disk is an error here and not SIGBUS.
     for (size_t done = 0; done < image.size();) {
         const ssize_t more = write(fd, image.data() + done, image.size() - done);
-        if (more == -1) give_up(failed("write", next));
+        if (more == -1) err(1, "write(%s)", next);
         done += static_cast<size_t>(more);
     }
     // Or after a power cut the new name could be there without its bytes.
-    if (fsync(fd) == -1) give_up(failed("fsync", next));
+    if (fsync(fd) == -1) err(1, "fsync(%s)", next);
 
     // Look at the file that rename(2) will replace, and do it last: it may have appeared just now.
     const int old = open_existing(path);
-    if (old == -1 && errno != ENOENT) give_up(failed("open", path));
-    const std::string wrong = old == -1 ? "" : why_not_ours(path, old, false);
-    if (!wrong.empty()) give_up(wrong);
+    if (old == -1 && errno != ENOENT) err(1, "open(%s)", path);
+    if (old != -1) must_be_ours(path, old, false);
 
     // Publish it. Who opens the name gets the whole old image or the whole new one; who has mapped
     // the old one keeps it.
-    if (rename(next, path) == -1) give_up(failed("rename", path));
+    if (rename(next, path) == -1) err(1, "rename(%s)", path);
+    name.clear();
     sigprocmask(SIG_SETMASK, &before, nullptr);
     if (fsync(parent) == -1) err(1, "fsync(%s)", directory);  // the name, for a power cut
     printf("%s: %zu entries, %zu bytes\n", path, entries.size(), image.size());

@@ -14,20 +14,6 @@ inline int object = -1;  // opened once: another descriptor, closed, would drop 
 inline End ours;         // our end of the ring in it
 inline bool joined = false;
 
-inline const char* name() { return options.name.c_str(); }
-
-inline std::string path() { return "/dev/shm" + options.name; }
-
-// What another user of the ring would type.
-inline std::string command(const std::string& verb) {
-    return shell_word(program_invocation_name) + " " + verb + " --name " + shell_word(name());
-}
-
-// Packets that came from stdin go to stdout: without --pipe they would be handled and gone.
-inline std::string consume_command() {
-    return command(options.pipe ? "consume --pipe" : "consume");
-}
-
 [[noreturn]] inline void refuse(const char* fault) {
     warnx("%s: %s", name(), fault);
     const std::string word = shell_word(path());
@@ -58,16 +44,6 @@ inline Ring* make_object() {
     return ring_create(map_object(bytes), options.slots, options.size);
 }
 
-// Gives the new object its name, now that the ring is in it: whoever opens the name finds a whole
-// ring. False: somebody else has taken it, ours stays without a name [linkat(2)].
-inline bool name_object() {
-    const std::string self = "/proc/self/fd/" + std::to_string(object);
-    if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path().c_str(), AT_SYMLINK_FOLLOW) == 0)
-        return true;
-    if (errno != EEXIST) err(1, "linkat(%s, %s)", self.c_str(), path().c_str());
-    return false;
-}
-
 // Opens and maps the object of that name; nullptr: there is none.
 inline Ring* open_object() {
     object = shm_open(name(), O_RDWR, 0);
@@ -92,7 +68,14 @@ inline Ring* open_object() {
 
 inline void close_object(Ring* ring) {
     munmap(ring, static_cast<size_t>(ring_bytes(ring->slots, ring->size)));
-    close(object);
+    close(object);  // and with it the locks
+}
+
+// Whether the object still has a name.
+inline bool named() {
+    struct stat it;
+    if (fstat(object, &it) == -1) err(1, "fstat(%s)", name());
+    return it.st_nlink > 0;
 }
 
 // Gives our side up; the last to leave an empty ring removes it. main() calls it, and exit() again.
@@ -100,18 +83,13 @@ inline void leave() {
     if (!joined) return;
     joined = false;
     ring_leave(&ours);
-    struct stat it = {};
-    uint64_t waiting = 0;
-    // Who gets both sides is the last, and nobody joins before it lets go. Not in run: there is no
-    // name to remove, and its child may be about to join.
-    if (options.verb != "run" && lock_side(object, F_WRLCK, kProducer, 2)) {
-        if (fstat(object, &it) == -1) err(1, "fstat(%s)", name());
-        waiting = ring_waiting(ours.ring);
-    }
-    const bool named = it.st_nlink > 0;  // 0 without the fstat: we are not the last
-    if (named && waiting == 0 && shm_unlink(name()) == -1) err(1, "shm_unlink(%s)", name());
-    close(object);  // and with it the locks
-    if (waiting == 0 || !named) return;
+    // The last is who gets both sides; until it lets go, nobody joins. Not in run, where there is
+    // no name to remove, and the child may be about to join.
+    const bool last = options.verb != "run" && lock_side(object, F_WRLCK, kProducer, 2) && named();
+    const uint64_t waiting = last ? ring_waiting(ours.ring) : 0;
+    if (last && waiting == 0 && shm_unlink(name()) == -1) err(1, "shm_unlink(%s)", name());
+    close(object);  // and with it the locks: who waits to print keeps nobody from joining
+    if (waiting == 0) return;
     warnx("%s: %ju packets wait in it", name(), uintmax_t{waiting});
     fprintf(stderr, "  handle them: %s\n", consume_command().c_str());
     fprintf(stderr, "  remove it: rm %s\n", shell_word(path()).c_str());
@@ -124,33 +102,36 @@ inline void join(Ring* ring, Side side) {
     atexit(leave);
 }
 
-// The same for the ring of that name; makes one if there is none. What may come between:
-// - somebody else names one before us: we open theirs;
-// - somebody removes it before we have our side: we look again;
-// - who leaves holds both sides for a moment: we look again, for a tenth of a second. Then somebody
-//   is there to stay, and join() says so. (A process may take its own lock again.)
+// Makes a ring, joins it, and gives it the name last: whatever fails before leaves nothing, and who
+// opens the name finds a whole ring. False: somebody else has taken the name [linkat(2)].
+inline bool make_by_name(Side side) {
+    Ring* ring = make_object();
+    join(ring, side);
+    const std::string self = "/proc/self/fd/" + std::to_string(object);
+    if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path().c_str(), AT_SYMLINK_FOLLOW) == 0)
+        return true;
+    if (errno != EEXIST) err(1, "linkat(%s, %s)", self.c_str(), path().c_str());
+    joined = false;
+    close_object(ring);
+    return false;
+}
+
+// Takes our side of the ring of that name; makes one if there is none. We look again
+// - when somebody else has named one before us;
+// - when somebody has removed it before we had our side;
+// - when our side is taken, for a tenth of a second: who leaves last holds both for a moment.
 inline void join_by_name(Side side) {
-    Ring* ring = nullptr;
+    Ring* ring;
     for (int tries = 1;; ++tries) {
         ring = open_object();
-        if (!ring) {
-            // Joined before it is named: whatever fails up to here leaves nothing, and from here
-            // on leave() removes it.
-            ring = make_object();
-            join(ring, side);
-            if (name_object()) return;
-            leave();
-            munmap(ring, static_cast<size_t>(ring_bytes(options.slots, options.size)));
-            continue;
-        }
+        if (!ring && make_by_name(side)) return;
+        if (!ring) continue;
         const bool taken = !lock_side(object, F_WRLCK, side);
-        struct stat it;
-        if (fstat(object, &it) == -1) err(1, "fstat(%s)", name());
-        if (it.st_nlink > 0 && (!taken || tries == 100)) break;
-        close_object(ring);  // and with it the lock
+        if (named() && (!taken || tries >= 100)) break;
+        close_object(ring);
         poll(nullptr, 0, 1);
     }
-    join(ring, side);
+    join(ring, side);  // which says so, if our side is taken
     const bool doubt = side == kConsumer && ours.mine().begun != ours.next;
     if (ours.next > 0 || doubt)
         warnx("%s: goes on with packet %ju%s", name(), uintmax_t{ours.next},

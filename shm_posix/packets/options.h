@@ -23,7 +23,7 @@ inline constexpr char kHelp[] =
     "  produce       the receiving process; makes the ring, or goes on with one that is there\n"
     "  consume       the processing process; likewise\n"
     "  --udp PORT    packets come from this UDP port of 127.0.0.1; 0: any free one\n"
-    "  --generate N  packets are made: numbered, with a checksum, 64 to 1500 bytes\n"
+    "  --generate N  packets are made: numbered, of 64 to 1500 bytes, each checked when handled\n"
     "  --pipe        packets go to stdout, and come from stdin unless made or received\n"
     "  --name NAME   the ring of produce and consume, if not /packets\n"
     "  --slots N     packets that fit in the ring, 1 to %u, if not 1024\n"
@@ -35,6 +35,20 @@ inline constexpr char kHelp[] =
     "when a signal stops it.\n";
 
 inline Options options;
+
+inline const char* name() { return options.name.c_str(); }
+
+inline std::string path() { return "/dev/shm" + options.name; }
+
+// What another user of the ring would type.
+inline std::string command(const std::string& verb) {
+    return shell_word(program_invocation_name) + " " + verb + " --name " + shell_word(name());
+}
+
+// Packets that came from stdin go to stdout: without --pipe they would be handled and gone.
+inline std::string consume_command() {
+    return command(options.pipe ? "consume --pipe" : "consume");
+}
 
 // Reads the command line; wrong usage ends the program with a sentence and exit status 2.
 inline Options read_options(int argc, char** argv) {

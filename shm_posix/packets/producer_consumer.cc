@@ -6,95 +6,24 @@
 //     ./producer_consumer --udp 9000 --pipe          and elsewhere: nc -u 127.0.0.1 9000
 //
 // The producer receives each packet straight into a slot of the ring, the consumer handles it
-// there: no copy in between. `ours` is this process's end of the ring, ring.h what one does with
-// it. The object that holds the ring is made, joined and removed in object.h; packets come from
-// source.h.
-
-#include <time.h>
+// there: no copy in between. The way of a packet is here, in source.h (where it comes from) and in
+// ring.h (reserve, commit, take, release). `ours` is this process's end of the ring. For the rest:
+//
+//     layout.h   the bytes of the ring         object.h    the object that holds them
+//     seat.h     who is there, who sleeps      options.h   the command line
+//     waits.h    how the producer waits, and what stops it
 
 #include "../../common/process.h"
 #include "object.h"
 #include "options.h"
 #include "source.h"
+#include "waits.h"
 
-static constexpr int kSlice = 250;  // milliseconds: so often a wait looks whether all is over
-static constexpr int kLong = 3000;  // milliseconds without a packet handled are worth a sentence
-
-static pid_t child = 0;                    // the consumer, in run's parent; else 0
-static volatile sig_atomic_t stopped = 0;  // the signal that told us to stop
-
-static uint64_t packets, bytes;       // handed over, or handled, by this process
-static double first_time, last_time;  // of these packets, in seconds
-
-// HUP, INT, QUIT and TERM: the first ends the input, and gives a child 10 seconds to come to its
-// end. The second ends the process.
-static void stop(int number) {
-    if (stopped) end_by(number);
-    stopped = number;
-    if (child) give_up_in(10);
-}
-
-// SIGCHLD: a handler is enough to end a poll(2), so that the end of a child is seen at once.
-static void end_poll(int) {}
-
-// No more input: somebody stopped us, or our child has ended (WNOWAIT: wait_for() still finds it).
-static bool over() {
-    siginfo_t it = {};
-    if (child && waitid(P_PID, static_cast<id_t>(child), &it, WEXITED | WNOHANG | WNOWAIT) == -1)
-        err(1, "waitid(%d)", child);
-    return stopped || it.si_pid != 0;
-}
-
-// Is called every kSlice; warns, once, when the consumer has handled nothing for kLong.
-static void watch_consumer() {
-    static uint64_t seen = UINT64_MAX;
-    static int slices = 0;
-    const uint64_t handled = ours.theirs().count;
-    slices = handled == seen ? slices + 1 : 0;
-    seen = handled;
-    if (slices == kLong / kSlice)
-        warnx("the consumer has handled nothing for %d s: is it stopped, or its output not read?",
-              kLong / 1000);
-}
-
-// A free slot, however long that takes; nullptr if all is over and the ring full.
-static Slot* wait_for_slot() {
-    Presence told = kHere;  // what we saw last: one sentence for each change
-    for (;;) {
-        Slot* slot = reserve(&ours, kSlice);
-        if (slot || over()) return slot;
-        if (child || ours.other == kHere) watch_consumer();
-        if (!child && ours.other != told && ours.other != kHere)
-            warnx("%s: the ring is full and nobody consumes; start: %s", name(),
-                  consume_command().c_str());
-        told = ours.other;
-    }
-}
-
-// Waits for input; false if all is over before.
-static bool wait_for_input(int fd) {
-    pollfd it = {fd, POLLIN, 0};
-    for (int ms = 0; !stopped; ms = kSlice) {
-        const int ready = poll(&it, 1, ms);
-        if (ready > 0) return true;
-        if (ready == -1 && errno != EINTR) err(1, "poll(input)");
-        publish(&ours);  // input pauses: hand over what there is
-        if (over()) break;
-    }
-    return false;
-}
-
-static void count_packet(size_t length) {
-    timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    last_time = static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
-    if (packets++ == 0) first_time = last_time;
-    bytes += length;
-}
+static uint64_t first, bytes;  // of the packets of this process: the first number, all bytes
 
 // Commits the slot from wait_for_slot(): it holds a packet now.
 static void put_in_ring(size_t length, uint32_t tag = 0) {
-    count_packet(length);
+    bytes += length;
     commit(&ours, static_cast<uint32_t>(length), tag);
 }
 
@@ -155,7 +84,7 @@ static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
     const uintmax_t number = ours.next;
     if (length > ours.size) errx(1, "packet %ju: has an impossible length", number);
     if (!options.pipe && tag == kNumbered && !is_numbered(data, length, number))
-        errx(1, "packet %ju: has another number, or its checksum is wrong", number);
+        errx(1, "packet %ju: is another one, or has changed", number);
     if (!options.pipe) return;
     for (uint32_t done = 0; done < length;) {
         const ssize_t written = write(STDOUT_FILENO, data + done, length - done);
@@ -173,27 +102,22 @@ static bool handle_packets() {
         const uint32_t length = slot->length;
         handle(slot->data(), length, slot->tag);
         release(&ours);
-        count_packet(length);
+        bytes += length;
     }
     return false;
 }
 
-// What this process did, and how the two got on.
+// What this process did, and what the two did with the ring since it was made.
 static void summary(const char* did) {
     FILE* out = options.pipe ? stderr : stdout;
     const Ring* ring = ours.ring;
-    const Seat &producer = ring->seat[kProducer], &consumer = ring->seat[kConsumer];
-    const uint64_t backlog =
-        std::max({producer.most.load(), consumer.most.load(), ring_waiting(ring)});
-    const double seconds = last_time - first_time, pace = seconds > 0 ? 1 / seconds : 0;
     fprintf(out,
-            "%s %ju packets, %ju bytes in %.3f s: %.0f packets/s, %.1f MB/s\n"
-            "largest backlog %ju of %u slots; slept: producer %ju times, consumer %ju times\n"
+            "%s %ju packets, %ju bytes\n"
+            "ring of %u slots; slept: producer %ju times, consumer %ju times\n"
             "dropped %ju packets, %ju of them larger than a slot\n",
-            did, uintmax_t{packets}, uintmax_t{bytes}, seconds, static_cast<double>(packets) * pace,
-            static_cast<double>(bytes) * pace / 1e6, uintmax_t{backlog}, ours.slots,
-            uintmax_t{producer.slept}, uintmax_t{consumer.slept}, uintmax_t{ring->dropped},
-            uintmax_t{ring->oversize});
+            did, uintmax_t{ours.next - first}, uintmax_t{bytes}, ours.slots,
+            uintmax_t{ring->seat[kProducer].slept}, uintmax_t{ring->seat[kConsumer].slept},
+            uintmax_t{ring->dropped}, uintmax_t{ring->oversize});
     if (fflush(out) != 0 || ferror(out)) err(1, "write(%s)", options.pipe ? "stderr" : "stdout");
 }
 
@@ -212,22 +136,13 @@ static int produce(int udp) {
 
 // The processing process; its exit status is 1 after a producer that died.
 static int consume() {
-    if (options.verb == "consume" && ours.theirs().presence == kNever)
+    if (options.verb == "consume" && ours.theirs().visits == 0)
         warnx("%s: nobody produces yet; start: %s", name(),
               command("produce --generate 1000").c_str());
     const bool died = handle_packets();
     if (died) warnx("the producer died; all that it handed over is handled");
     summary("handled");
     return died;
-}
-
-// run, in the parent: waits until the child has handled all, or for 10 seconds after a stop.
-static int wait_for_consumer() {
-    while (!over()) {
-        poll(nullptr, 0, kSlice);
-        watch_consumer();
-    }
-    return wait_for(child, 10);
 }
 
 int main(int argc, char** argv) {
@@ -250,6 +165,7 @@ int main(int argc, char** argv) {
     } else {
         join_by_name(side);
     }
+    first = ours.next;
     int status = side == kProducer ? produce(udp) : consume();
     leave();  // now, since the child ends when it finds us gone
     if (child) status = wait_for_consumer();

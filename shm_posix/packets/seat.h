@@ -1,8 +1,4 @@
-// The two sides of a ring in shared memory: who is there, how far, and whether it sleeps.
-//
-// A process holds a record lock on the object while it has its side: the kernel drops it with the
-// process, however that ends, in every PID namespace [fcntl(2)]. Each process opens the object once
-// and keeps it open: to close any descriptor of it, also a duplicate, drops the lock.
+// What each side of a ring has to know of the other: is it there? Does it sleep?
 
 #pragma once
 
@@ -16,29 +12,15 @@
 
 #include <atomic>
 
-enum Side { kProducer, kConsumer };
-enum Presence : uint32_t { kNever, kHere, kLeft, kDied };  // kDied is found, never stored
+#include "layout.h"
 
-inline bool gone(Presence other) { return other == kLeft || other == kDied; }
+// Is it there? Each process locks its side for as long as it lives: the byte of the object at that
+// offset has a record lock, and is never read or written. The kernel drops the lock with the
+// process, however that ends, in every PID namespace [fcntl(2)]. It also drops it when the process
+// closes any descriptor of the object: so each opens the object once, and keeps it open.
 
-// What one side tells the other, on cache lines of its own. Only its holder stores these; `asleep`
-// is cleared by who wakes it. All are atomic: nobody ever sees half of a store.
-struct alignas(64) Seat {
-    std::atomic<uint64_t> count;     // packets handed over, or handled
-    std::atomic<uint64_t> begun;     // the consumer's: packets taken in hand
-    std::atomic<uint64_t> most;      // packets that waited when this side looked
-    std::atomic<uint64_t> slept;     // times
-    std::atomic<uint32_t> holders;   // processes that took this seat so far
-    std::atomic<uint32_t> presence;  // of the latest
-    std::atomic<uint32_t> asleep;    // 1: it sleeps on this word; 0 wakes it
-};
-
-static_assert(std::atomic<uint64_t>::is_always_lock_free, "works between processes");
-static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "is a futex");
-
-// Takes (F_WRLCK) or gives back (F_UNLCK) the record lock of `sides` sides, beginning with `side`:
-// the byte at that offset stands for it, though nobody reads or writes it. False: somebody has it
-// [F_SETLK in fcntl(2)].
+// Takes (F_WRLCK) or gives back (F_UNLCK) the lock of one side, or of two, beginning with `side`.
+// False: somebody else has it.
 inline bool lock_side(int fd, short type, Side side, int sides = 1) {
     struct flock it = {};
     it.l_type = type;
@@ -49,39 +31,54 @@ inline bool lock_side(int fd, short type, Side side, int sides = 1) {
     return false;
 }
 
-// Is the holder of that side there? It says kHere after it has taken its lock, and kLeft before it
-// gives the lock back. So who says kHere and has no lock is dead, unless between our two looks
-// - it left: then `presence` is kLeft now;
-// - a successor came after it: then `holders` has changed.
+enum Presence { kNever, kHere, kLeft, kDied };
+
+inline bool has_left(const Seat& seat) {
+    const uint32_t visits = seat.visits;
+    return visits > 0 && visits % 2 == 0;
+}
+
+inline bool gone(Presence other) { return other == kLeft || other == kDied; }
+
+// Who came, did not leave, and holds no lock is dead. If `visits` has changed while we asked for
+// the lock, it has left meanwhile, or the next one has come: that counts as here, until we ask
+// again.
 inline Presence find_side(int fd, const Seat& seat, Side side) {
-    const uint32_t holders = seat.holders;
-    const uint32_t before = seat.presence;
-    if (before != kHere) return static_cast<Presence>(before);
+    const uint32_t visits = seat.visits;
+    if (visits % 2 == 0) return visits == 0 ? kNever : kLeft;
     struct flock lock = {};
     lock.l_type = F_WRLCK;
     lock.l_start = side;
     lock.l_len = 1;
     if (fcntl(fd, F_GETLK, &lock) == -1) err(1, "fcntl(F_GETLK)");
-    if (lock.l_type != F_UNLCK) return kHere;
-    const uint32_t after = seat.presence;
-    if (after != kHere) return static_cast<Presence>(after);
-    return seat.holders == holders ? kDied : kHere;
+    return lock.l_type == F_UNLCK && seat.visits == visits ? kDied : kHere;
 }
 
-// Sleeps if the word is 1, until wake(), for `ms` milliseconds at most; may end early. The kernel
-// looks at the word and puts us to sleep in one step: no wake-up is lost in between [futex(2)].
-inline void sleep_on(std::atomic<uint32_t>* word, int ms) {
+// Does it sleep? Who finds nothing to do looks once more after it has said that it will sleep:
+//
+//     who sleeps: wait() in ring.h           who wakes: wake()
+//     1. stores 1 in its `asleep`            1. has stored its count
+//     2. looks at the other's count          2. looks at the other's `asleep`
+//     3. nothing new: sleeps until it is 0   3. it is 1: stores 0, and tells the kernel
+//
+// So one of the two sees what the other has stored, and no wake-up is lost. This needs a fence
+// between 1 and 2, for a processor may load before others see what it has stored.
+
+// Step 3 of who sleeps, for `ms` milliseconds at most; may end early. The kernel looks at `asleep`
+// and puts us to sleep in one step [futex(2)]. Why a deadline: who wakes us may be killed between
+// its two parts of step 3.
+inline void sleep_on(std::atomic<uint32_t>* asleep, int ms) {
     // The kernel's timespec of this call: two long, also where time_t has grown to 64 bits.
     const long time[] = {ms / 1000, ms % 1000 * 1000000L};
-    if (syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAIT, 1, time) == 0) return;
+    if (syscall(SYS_futex, reinterpret_cast<uint32_t*>(asleep), FUTEX_WAIT, 1, time) == 0) return;
     if (errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT) err(1, "futex(FUTEX_WAIT)");
 }
 
-// Wakes who sleeps on that word, if anybody does; in which order, see tell(). The system call costs
-// some microseconds, and a switch of processes if both share a processor: that is why packets are
-// handed over in batches.
-inline void wake(std::atomic<uint32_t>* word) {
-    if (word->load() == 0 || word->exchange(0) == 0) return;
-    if (syscall(SYS_futex, reinterpret_cast<uint32_t*>(word), FUTEX_WAKE, 1) == -1)
+// Steps 2 and 3 of who wakes.
+inline void wake(std::atomic<uint32_t>* asleep) {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (*asleep == 0) return;
+    *asleep = 0;
+    if (syscall(SYS_futex, reinterpret_cast<uint32_t*>(asleep), FUTEX_WAKE, 1) == -1)
         err(1, "futex(FUTEX_WAKE)");
 }

@@ -53,45 +53,26 @@ inline uint32_t dropped_udp(int fd) {
     return info[SK_MEMINFO_DROPS];
 }
 
-// A packet that proves itself: numbered, of one of many sizes, with a checksum over its bytes.
+// A packet that proves itself: its number, its length, then bytes that follow from the number.
 constexpr uint32_t kNumbered = 1;                    // the tag of such a packet
 constexpr uint32_t kShortest = 64, kLongest = 1500;  // bytes
-
-struct Numbered {  // what such a packet begins with
-    uint64_t number;
-    uint32_t length, checksum;
-};
-
-// FNV-1a by words of 4 bytes; the length is a multiple of 4.
-inline uint32_t checksum(const unsigned char* data, size_t length) {
-    uint32_t sum = 2166136261u;
-    for (uint32_t word; length >= sizeof word; data += sizeof word, length -= sizeof word) {
-        memcpy(&word, data, sizeof word);
-        sum = (sum ^ word) * 16777619u;
-    }
-    return sum;
-}
 
 // Makes the packet of that number; there is room for kLongest bytes. Returns its length: 64, 68 ...
 // 1500.
 inline uint32_t make_numbered(unsigned char* data, uint64_t number) {
     uint32_t random = static_cast<uint32_t>(number + 1) * 2654435769u;
     const uint32_t length = kShortest + (random >> 8) % ((kLongest - kShortest) / 4 + 1) * 4;
-    for (uint32_t i = sizeof(Numbered); i < length; i += sizeof random) {
+    memcpy(data, &number, sizeof number);
+    memcpy(data + sizeof number, &length, sizeof length);
+    for (uint32_t i = sizeof number + sizeof length; i < length; i += sizeof random) {
         random = random * 747796405u + 2891336453u;
         memcpy(data + i, &random, sizeof random);
     }
-    const size_t begin = sizeof(Numbered);
-    const Numbered head = {number, length, checksum(data + begin, length - begin)};
-    memcpy(data, &head, sizeof head);
     return length;
 }
 
 // Whether these bytes are the packet of that number, whole and unchanged.
 inline bool is_numbered(const unsigned char* data, size_t length, uint64_t number) {
-    Numbered head = {};
-    if (length < sizeof head) return false;
-    memcpy(&head, data, sizeof head);
-    return head.number == number && head.length == length &&
-           head.checksum == checksum(data + sizeof head, length - sizeof head);
+    unsigned char made[kLongest];
+    return length == make_numbered(made, number) && memcmp(data, made, length) == 0;
 }
