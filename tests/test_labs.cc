@@ -236,3 +236,104 @@ TEST_CASE("lab 5: every mistake and every odd way", "[.][all-labs]") {
     for (const Variant& it : kDeadOwnerWrong) loses(5, dead_owner_ours(), it);
     for (int way = 0; way < 4; ++way) loses_nothing(5, dead_owner_odd(way));
 }
+
+// Lab 6: readers.
+
+const char* const kMapped = "    close(fd);  // the mapping keeps the file\n";
+const char* const kMap = "void* address = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);";
+const char* const kSecondPrint = "    print(static_cast<char*>(address), bytes);\n}";
+
+const std::vector<Variant> kReadersWrong = {
+    {"in place", "\"config.new\"", "\"config\"", "whole keeps killed errors",
+     "when it is complete"},
+    {"a writable mapping", "open(\"config\", O_RDONLY)",
+     "open(\"config\", O_RDWR);\n#define PROT_READ (0x1 | 0x2)\n    (void)0", "readonly",
+     "mapped for writing"},
+    {"a private mapping", "PROT_READ, MAP_SHARED", "PROT_READ, MAP_PRIVATE", "readonly",
+     "not among its shared mappings"},
+    {"a copy of what is mapped", kMapped, "    address = memcpy(malloc(bytes), address, bytes);\n",
+     "one", "copies"},
+    {"no mapping", kMap,
+     "void* address = malloc(bytes);\n    if (read(fd, address, bytes) == -1) err(1, \"read\");",
+     "one readonly", "not among its shared mappings"},
+    {"the size of another file", "fstat(fd, &it)", "stat(\"config\", &it)", "whole",
+     "a descriptor does not"},
+    {"mapped anew", kSecondPrint,
+     "    const int again = open(\"config\", O_RDONLY);\n    fstat(again, &it);\n"
+     "    print((char*)mmap(nullptr, it.st_size, PROT_READ, MAP_SHARED, again, 0), it.st_size);\n}",
+     "keeps", "stays as it is"},
+    {"refuses what a killed one has left", "O_CREAT | O_TRUNC", "O_CREAT | O_EXCL", "killed",
+     "in nobody's way"},
+    {"another name each time", "\"config.new\"",
+     "[] { static char name[32]; sprintf(name, \"config.%d\", getpid()); return name; }()", "left",
+     "if it knows the name"},
+    {"the old one goes first", "    if (rename(kNext,",
+     "    unlink(\"config\");\n    if (rename(kNext,", "whole killed errors", "in one step"},
+    {"a failure leaves what it made", "    unlink(kNext);\n", "", "errors", "config.new"},
+    {"a full disk is not told", "give_up(\"write\", kNext);", "more = got;", "errors",
+     "leave the old one as it was"},
+    {"prints once", kSecondPrint, "}", "result one readonly whole keeps killed left errors",
+     "two times"},
+};
+
+std::string readers_ours() { return contents(directory("6-readers") + "ours.cc"); }
+
+TEST_CASE("lab 6: readers", "[labs]") {
+    if (cannot_grade()) return;
+    loses_nothing(6, readers_ours());
+    scores(6, "6-readers", 7);
+    loses(6, readers_ours(), kReadersWrong[5]);
+}
+
+TEST_CASE("lab 6: every mistake and every odd way", "[.][all-labs]") {
+    if (cannot_grade()) return;
+    for (const Variant& it : kReadersWrong) loses(6, readers_ours(), it);
+    loses_nothing(6, changed(readers_ours(), "open(kNext, O_WRONLY | O_CREAT | O_TRUNC, 0644)",
+                             "(unlink(kNext), open(kNext, O_WRONLY | O_CREAT | O_EXCL, 0644))"));
+    loses_nothing(6, contents(root() + "/tests/programs/labs/readers_odd.cc"));
+    loses_nothing(6, readers_ours(), "g++ -static");
+}
+
+// Lab 7: five programs that print the same.
+
+const char* const kUnlink =
+    "    if (shm_unlink(\"/lab-same\") == -1) err(1, \"shm_unlink(/lab-same)\");\n";
+
+const std::vector<Variant> kSameWrong = {
+    {"a wrong name", "\"pshared\"", "\"order\"", "name3", "not what was wrong with 3"},
+    {"no name", "\"left\"", "\"?\"", "name4", "4 ?"},
+    {"1 is private", "map(MAP_SHARED)", "map(MAP_PRIVATE)", "repair1", "MAP_SHARED"},
+    {"1 does not wait", "        wait_until_ready(items);\n", "", "repair1", "not waiting"},
+    {"3 sleeps", "to do first\n        wait_until_ready(items);\n", "\n", "repair3",
+     "sleeping is not waiting"},
+    {"4 leaves its name", kUnlink, "", "repair4", "objects outlive processes"},
+    {"4 is for everybody", "O_EXCL, 0600", "O_EXCL, 0666", "repair4", "everybody may write"},
+    {"5 does not know of a killed child",
+     "    if (WIFSIGNALED(status)) errx(1, \"the child was killed\");\n"
+     "    printf(\"Parent %d get child status:%d\\n\", getpid(), WEXITSTATUS(status));\n"
+     "    return 0;\n}\n\n// Your",
+     "    printf(\"Parent %d get child status:%d\\n\", getpid(), WEXITSTATUS(status));\n"
+     "    return 0;\n}\n\n// Your",
+     "repair5", "WIFSIGNALED"},
+    {"all by a semaphore of one process", "sem_init(&items->ready, 1, 0)",
+     "sem_init(&items->ready, 0, 0)", "repair1", "must be woken"},
+};
+
+std::string same_ours() { return contents(directory("7-same") + "ours.cc"); }
+
+TEST_CASE("lab 7: five programs that print the same", "[labs]") {
+    if (cannot_grade()) return;
+    loses_nothing(7, same_ours());
+    loses(7, same_ours(), kSameWrong[7]);
+}
+
+TEST_CASE("lab 7: every mistake and every odd way", "[.][all-labs]") {
+    if (cannot_grade()) return;
+    scores(7, "7-same", 1);
+    for (const Variant& it : kSameWrong) loses(7, same_ours(), it);
+    loses_nothing(7, changed(same_ours(), "while (sem_wait(&items->ready) == -1) continue;",
+                             "while (sem_trywait(&items->ready) == -1) usleep(1000);"));
+    loses_nothing(7, changed(changed(same_ours(), kUnlink, ""),
+                             "shm_open(\"/lab-same\", O_RDWR | O_CREAT | O_EXCL, 0600)",
+                             "memfd_create(\"lab-same\", 0)"));
+}

@@ -444,7 +444,7 @@ inline std::string call_name(uint64_t number) {
 #ifdef SYS_newfstatat
         CALL(fstat), CALL(newfstatat),
 #endif
-        CALL(openat), CALL(close), CALL(read), CALL(write), CALL(pread64), CALL(pwrite64),
+        CALL(openat), CALL(close), CALL(read), CALL(write), CALL(writev), CALL(pread64), CALL(pwrite64),
         CALL(lseek), CALL(statx), CALL(fcntl), CALL(flock),
         CALL(dup), CALL(dup3), CALL(pipe2), CALL(faccessat), CALL(readlinkat), CALL(unlinkat),
         CALL(renameat2), CALL(linkat), CALL(mkdirat), CALL(getdents64),

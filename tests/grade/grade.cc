@@ -22,14 +22,16 @@
 #include "dead_owner.h"
 #include "exchange.h"
 #include "lab.h"
+#include "readers.h"
 #include "residue.h"
+#include "same.h"
 #include "updates.h"
 
 using std::string;
 using std::to_string;
 
-static const std::vector<Lab> kLabs = {exchange_lab(), residue_lab(), updates_lab(), buffer_lab(),
-                                       dead_owner_lab()};
+static const std::vector<Lab> kLabs = {exchange_lab(),   residue_lab(), updates_lab(), buffer_lab(),
+                                       dead_owner_lab(), readers_lab(), same_lab()};
 
 // The verdicts go from the box to us as words, each with this behind it.
 constexpr char kEnd = '\036';

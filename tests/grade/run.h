@@ -318,6 +318,7 @@ class Run {
 
     static std::vector<std::string> words(const Stage& stage, const Options& options) {
         std::vector<std::string> all = {stage.program};
+        all.insert(all.end(), stage.arguments.begin(), stage.arguments.end());
         all.insert(all.end(), options.arguments.begin(), options.arguments.end());
         return all;
     }

@@ -136,6 +136,7 @@ class Stage {
 
     const Box& box;
     std::string program, directory;
+    std::vector<std::string> arguments;  // that come before those of a run
     Verdicts verdicts;
     bool endless = false;  // it used all of its processor time: once is enough
 
