@@ -47,11 +47,10 @@ lab: tests/grade/grade
 # Sorted: GNU make 4.2 finds their pages, too.
 LABS = $(sort $(foreach dir,$(wildcard docs/labs/*-*/),lab$(firstword $(subst -, ,$(notdir $(dir:/=))))))
 $(LABS): lab%: tests/grade/grade docs/explain
-	@CXX='$(CXX)' tests/grade/grade mine $* $(if $(HINT),hint)
-	@cd docs/labs/$*-*/ && $(CXX) -std=c++17 -O2 -g -pthread -o mine mine.cc -lrt 2>/dev/null || true
+	@CXX='$(CXX)' tests/grade/grade mine $* $(if $(WATCH),watch,$(if $(HINT),hint))
 
 grade: tests/grade/grade
-	@CXX='$(CXX)' tests/grade/grade all '$(LAB)' '$(FROM)'
+	@CXX='$(CXX)' tests/grade/grade all '$(LAB)' '$(FROM)' $(HIDE)
 
 demo: $(EXCHANGE)
 	@for program in $(EXCHANGE); do echo "$$program"; $$program || exit; done
@@ -116,7 +115,7 @@ help:
 	@echo 'make         build the programs'
 	@echo 'make demo    build and run the three exchanges'
 	@echo 'make perf    time the mechanisms, in less than a minute; make perf-full takes minutes'
-	@echo 'make lab     list the labs; make lab1 begins the first; make lab1 HINT=1'
+	@echo 'make lab     list the labs; make lab1 begins the first; make lab1 HINT=1; WATCH=1'
 	@echo 'make grade   LAB=1 FROM=submissions: grade them all (docs/labs/instructors.md)'
 	@echo 'make test    build and run the tests; make test TEST="[read]" runs some'
 	@echo 'make test-faults  fails every call, kills at every moment, spoils every input; minutes'

@@ -81,6 +81,19 @@ class Stage {
     Stage(const Stage&) = delete;
     Stage& operator=(const Stage&) = delete;
 
+    // The program is built: from now on it can change nothing of ours but what is in its directory.
+    // The rest is read-only, and what is mounted nobody removes or renames [mount(2): MS_BIND]. An
+    // ordinary user's program is the same user as we are.
+    void seal() const {
+        if (!box.refused.empty()) return;
+        const unsigned long only = MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV;
+        const char *top = top_.c_str(), *work = directory.c_str();
+        if (mount(top, top, nullptr, MS_BIND, nullptr) ||
+            mount(work, work, nullptr, MS_BIND, nullptr) ||
+            mount(nullptr, top, nullptr, only, nullptr))
+            Box::fail("mount(" + top_ + ")");
+    }
+
     void earn(const std::string& requirement) {
         if (!verdicts.met.count(requirement)) verdicts.met[requirement] = true;
     }
