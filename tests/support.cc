@@ -180,9 +180,12 @@ std::string unique_key() {
 }
 
 // The lock is on a directory that every user may open, so that it leaves no file behind.
-DefaultNames::DefaultNames() : lock_(open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-    for (const auto end = deadline(); flock(lock_, LOCK_EX | LOCK_NB) == -1; usleep(1000))
+DefaultNames::DefaultNames(bool now) : lock_(open("/dev/shm", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    for (const auto end = deadline(); flock(lock_, LOCK_EX | LOCK_NB) == -1; usleep(1000)) {
         if (left(end) == 0) FAIL("another suite holds the default names");
+        if (now) taken = "another suite";
+        if (now) return;
+    }
     for (const std::string path : {"/dev/shm/tmp", "/dev/shm/packets"})
         if (exists(path)) taken = path;
     if (shmget(0x12345678, 0, 0) != -1) taken = "segment 0x12345678";

@@ -52,7 +52,8 @@ inline Ring* make_object() {
     object = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (object == -1) err(1, "open(/dev/shm, O_TMPFILE)");
     // Size and memory at once: if there is too little, that is ENOSPC here, not SIGBUS later.
-    // A memory cgroup does not refuse: beyond its memory.max the process is killed, here.
+    // A memory cgroup does not refuse: beyond its memory.max the process is killed, here. A signal
+    // may end the call [posix_fallocate(3)].
     while ((errno = posix_fallocate(object, 0, static_cast<off_t>(bytes))) != 0)
         if (errno != EINTR) err(1, "posix_fallocate(/dev/shm, %ju bytes)", uintmax_t{bytes});
     return ring_create(map_object(bytes), options.slots, options.size);
@@ -140,6 +141,7 @@ inline void join_by_name(Side side) {
             join(ring, side);
             if (name_object()) return;
             leave();
+            // Its memory is free with its last mapping [unlink(2), munmap(2)].
             munmap(ring, static_cast<size_t>(ring_bytes(options.slots, options.size)));
             continue;
         }
