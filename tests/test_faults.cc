@@ -743,6 +743,7 @@ Target exchanging(const std::string& mechanism, const std::string& verb,
     }
     it.by_output = !writes;
     it.wrong = [=](const Outcome& run) -> std::string {
+        if (writes && !object->sysv) chmod(object->path.c_str(), 0600);  // whatever the umask
         if (writes && object->run("read").out != kItemLines) return "nobody can read it";
         const std::string right = writes                     ? ""
                                   : reads                    ? kItemLines
@@ -794,7 +795,8 @@ Target packets(const std::string& verb) {
     it.words = verb == "run"       ? Words{program, "--generate", "5", "--pipe", "--slots", "8"}
                : verb == "produce" ? produce
                                    : consume;
-    const auto rest = [=]() -> std::string {  // what a consumer finds
+    const auto rest = [=]() -> std::string {  // what a consumer finds, whatever the umask
+        chmod(ring->path.c_str(), 0600);
         const Result next = run(consume);
         return next.status == 0 ? next.out : next.err;
     };
@@ -892,6 +894,7 @@ Target configuration(const std::string& verb) {
     it.by_output = verb != "load";
     it.wrong = [=](const Outcome& run) -> std::string {
         if (verb == "get") return run.out == "old\n" ? "" : "wrong output";
+        if (verb == "load") chmod(image.c_str(), 0444);  // whatever the umask
         if (verb == "load") return contents(image) == after ? "" : "not loaded";
         return std::count(run.out.begin(), run.out.end(), '\n') == 5 ? "" : "wrong output";
     };

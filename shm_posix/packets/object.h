@@ -80,6 +80,7 @@ inline Ring* open_object() {
         errx(1, "%s: is not a file of yours; look at it: ls -l %s", name(),
              shell_word(path()).c_str());
     const auto bytes = static_cast<uint64_t>(it.st_size);
+    // More than PTRDIFF_MAX a 32-bit program cannot map, and would map less [mmap(2)].
     if (bytes < sizeof(Ring) || bytes > PTRDIFF_MAX) refuse("holds no ring");
     Ring* ring = map_object(bytes);
     if (const char* fault = ring_fault(ring, bytes)) refuse(fault);
