@@ -126,11 +126,12 @@ Cases now_and_then(const Target& target, const std::vector<int>& numbers) {
 void refuse(uint64_t call, int error, unsigned argument, uint32_t bits) {
     const auto number = static_cast<uint32_t>(call), data = static_cast<uint32_t>(error);
     const unsigned at = offsetof(seccomp_data, args) + 8 * argument;
+    const uint8_t otherwise = bits == 0 ? 0 : 1;  // steps to skip
     sock_filter steps[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 3),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, at),
-        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, bits, 0, bits == 0 ? 0 : 1),
+        BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, bits, 0, otherwise),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | data),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
