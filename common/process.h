@@ -27,7 +27,7 @@ inline constexpr int kStops[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
     sigemptyset(&one);
     sigaddset(&one, number);
     signal(number, SIG_DFL);
-    sigprocmask(SIG_UNBLOCK, &one, nullptr);
+    sigprocmask(SIG_UNBLOCK, &one, nullptr);  // in its handler it is blocked [sigaction(2)]
     raise(number);
     _exit(128 + number);
 }
@@ -77,7 +77,7 @@ inline void prepare() {
 // fork(2). The child dies with its parent [prctl(2)].
 inline pid_t spawn() {
     const pid_t parent = getpid();
-    fflush(stdout);  // or both would print what waits in the buffer
+    fflush(stdout);  // or both would print what waits in the buffer, at exit(3)
     const pid_t child = fork();
     if (child == -1) err(1, "fork()");
     if (child == 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -97,7 +97,7 @@ inline int wait_for(pid_t child, unsigned seconds) {
     int status = 0;
     if (seconds > 0) give_up_in(seconds);
     if (waitpid(child, &status, 0) == -1) err(1, "waitpid(%d)", child);
-    alarm(0);
+    alarm(0);  // it would end us in what comes after this [alarm(2)]
     if (WIFSIGNALED(status))
         errx(1, "waitpid(%d): the child was killed: %s", child, strsignal(WTERMSIG(status)));
     return WEXITSTATUS(status);

@@ -383,11 +383,13 @@ inline std::string broken(const Target& target, const Fault& fault, const Outcom
         if (it.status > 128 && !sent && !cut) return "crash";
         if (it.err.empty() && !it.mute && !cut) return "silent";
     }
-    if (target.strict && (fault.kind == Fault::fails || fault.kind == Fault::keeps_failing)) {
-        if (it.status == 0 && !can_do_without(it.reached, fault.number)) return "ignored";
+    if (fault.kind == Fault::fails || fault.kind == Fault::keeps_failing) {
+        if (target.strict && it.status == 0 && !can_do_without(it.reached, fault.number))
+            return "ignored";
         if (it.status != 0 && it.reached.call == SYS_futex && fault.number != ETIMEDOUT)
             return "waits no longer";  // EINTR and EAGAIN say: look again
-        if (it.status != 0 && !has(it.err, std::string("): ") + strerror(fault.number) + "\n"))
+        if (it.status != 0 && !it.mute &&
+            !has(it.err, std::string(": ") + strerror(fault.number) + "\n"))
             return "another reason";
     }
     // No signal ends or stops process 1 that it does not ask for; a stop is undone.

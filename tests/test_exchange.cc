@@ -371,7 +371,10 @@ TEST_CASE("what is no file under the name is refused and untouched", "[read][pla
     if (planted == "link") REQUIRE(symlink(victim.c_str(), path) == 0);
     if (planted == "dangling link") REQUIRE(symlink("/nowhere", path) == 0);
     if (planted == "FIFO") REQUIRE(mkfifo(path, 0600) == 0);
-    if (planted == "directory") REQUIRE(mkdir(path, 0700) == 0);
+    if (planted == "directory") {  // a long one: its size is not in bytes of ours
+        REQUIRE(mkdir(path, 0700) == 0);
+        for (char name = 'a'; name < 'k'; ++name) put(object.path + "/" + name, "");
+    }
     if (planted == "device" && mknod(path, S_IFCHR | 0600, makedev(1, 5)) == -1)
         SKIP_BECAUSE("no device can be made here");
     if (planted == "socket") {
@@ -391,6 +394,7 @@ TEST_CASE("what is no file under the name is refused and untouched", "[read][pla
     CHECK(object.looks() == before);
     if (has(planted, "link")) CHECK(shell(hint).status == 0);
     CHECK(contents(victim) == precious);
+    std::filesystem::remove_all(path);
 }
 
 TEST_CASE("wrong usage is a sentence, and makes nothing", "[usage]") {

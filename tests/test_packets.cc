@@ -477,7 +477,7 @@ TEST_CASE("one producer, one consumer: a second of a kind is refused", "[packets
 TEST_CASE("what bears the ring's name is checked before it is used", "[packets]") {
     RingName ring;
     const size_t size = static_cast<size_t>(ring_bytes(4, 100));
-    std::vector<std::string> bad = {"x", std::string(300, 'x'), std::string(size, '\0')};
+    std::vector<std::string> bad = {"", "x", std::string(300, 'x'), std::string(size, '\0')};
     std::string good(size, '\0');
     void* memory = aligned_alloc(64, (size + 63) / 64 * 64);
     memset(memory, 0, size);
@@ -525,9 +525,15 @@ TEST_CASE("what bears the ring's name is checked before it is used", "[packets]"
         CHECK(has(theirs.err, "is not a file of yours; look at it: ls -l " + ring.path + "\n"));
         REQUIRE(chown(ring.path.c_str(), 0, 0) == 0);
     }
-    const Result other = run({kProgram, "consume", "--slots", "5", "--name", ring.name});
-    CHECK(other.status == 1);
-    CHECK(has(other.err, "has 4 slots of 100 bytes, not as you ask\n"));
+    for (const Words& asked :
+         {Words{"consume", "--slots", "5", "--size", "100"},
+          Words{"consume", "--slots", "4", "--size", "99"}, Words{"produce", "--generate", "1"}}) {
+        Words words = {kProgram, "--name", ring.name};
+        words.insert(words.end(), asked.begin(), asked.end());
+        const Result other = run(words);
+        CHECK(other.status == 1);
+        CHECK(has(other.err, "has 4 slots of 100 bytes, not as you ask"));
+    }
     unlink(ring.path.c_str());
     REQUIRE(symlink("/etc/passwd", ring.path.c_str()) == 0);
     CHECK(run({kProgram, "consume", "--name", ring.name}).status == 1);

@@ -38,7 +38,8 @@ inline Ring* make_object() {
     object = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (object == -1) err(1, "open(/dev/shm, O_TMPFILE)");
     // Size and memory at once: if there is too little, that is ENOSPC here, not SIGBUS later.
-    // A memory cgroup does not refuse: beyond its memory.max the process is killed, here.
+    // A memory cgroup does not refuse: beyond its memory.max the process is killed, here. A signal
+    // may end the call [posix_fallocate(3)].
     while ((errno = posix_fallocate(object, 0, static_cast<off_t>(bytes))) != 0)
         if (errno != EINTR) err(1, "posix_fallocate(/dev/shm, %ju bytes)", uintmax_t{bytes});
     return ring_create(map_object(bytes), options.slots, options.size);
@@ -55,6 +56,7 @@ inline Ring* open_object() {
         errx(1, "%s: is not a file of yours; look at it: ls -l %s", name(),
              shell_word(path()).c_str());
     const auto bytes = static_cast<uint64_t>(it.st_size);
+    // More than PTRDIFF_MAX a 32-bit program cannot map, and would map less [mmap(2)].
     if (bytes < sizeof(Ring) || bytes > PTRDIFF_MAX) refuse("holds no ring");
     Ring* ring = map_object(bytes);
     if (const char* fault = ring_fault(ring, bytes)) refuse(fault);
