@@ -46,9 +46,9 @@ TEST_CASE("lab 8: every mistake and every odd way", "[.][all-labs]") {
           "agrees same few", "compared its word with its own interval");
     loses(changed(ours(), "kError = 0.05", "kError = 0"), "result found outliers drift",
           "cannot tell");
-    loses(changed(changed(ours(), "ratio[k - 1]", "ratio[rounds / 2]"), "ratio[rounds - k]",
+    loses(changed(changed(ours(), "ratio[k - 1]", "ratio[rounds / 2 - 1]"), "ratio[rounds - k]",
                   "ratio[rounds / 2]"),
           "same covers", "A against A is no difference");
-    loses(changed(ours(), "cannot tell", "can not tell"),
-          "result agrees same found covers outliers drift few errors", "each character counts");
+    loses(changed(ours(), "cannot tell", "can not tell"), "same covers few",
+          "each character counts");
 }

@@ -152,6 +152,9 @@ class Measuring {
             const std::string said = "; of one with ratio " + number(truth.ratio) + ": " + it.seen;
             if (!it.legible) {
                 wrong = said;
+                finding.means =
+                    "the line, or how it ended, is not what is asked for: each "
+                    "character counts";
                 break;  // perhaps after a long time
             }
             if (right(it, truth.ratio))
