@@ -34,7 +34,9 @@ inline Graded read(const Result& result) {
 // Grades a file; `extra` is added to the environment.
 inline Graded grade(const std::string& lab, const std::string& file,
                     const std::map<std::string, std::string>& extra = {}) {
-    return read(Program({root() + "/tests/grade/grade", lab, file}, root(), extra).finish());
+    Program grader({root() + "/tests/grade/grade", lab, file}, root(), extra);
+    eventually(process_gone, std::to_string(grader.pid()), 300);  // it is silent until its end
+    return read(grader.finish());
 }
 
 // Nothing can be graded where nobody may trace.

@@ -27,7 +27,7 @@ class Measuring {
         decide("same", 20, 16, {1, 0.06}, word,
                {"", "", "A against A is no difference: one experiment of 20 may alarm, no more",
                 "sh " + bell + " true true 40 | PROGRAM"});
-        decide("found", 20, 18, {1.1, 0.06}, word,
+        decide("found", 10, 9, {1.1, 0.06}, word,
                {"", "", "the difference is larger than what chance can do in so many rounds",
                 "sh " + bell + " 'sleep 0.010' 'sleep 0.012' 40 | PROGRAM"});
         decide("covers", 20, 16, {1.02, 0.15},
@@ -37,15 +37,15 @@ class Measuring {
         const auto near_it = [&](const Said& it, double truth) {
             return word(it, truth) && fabs(it.ratio / truth - 1) < 0.08;
         };
-        decide("outliers", 10, 9, {1.1, 0.05, 40, 4}, near_it,
+        decide("outliers", 6, 5, {1.1, 0.05, 40, 4}, near_it,
                {"", "",
                 "an interrupted round says nothing of the program, and moves a mean as far "
                 "as it likes",
                 "(seq 100 139 | sed 's/.*/& &1/'; echo 5000 5) | PROGRAM"});
-        decide("drift", 10, 9, {1.1, 0.02, 40, 0, 3}, near_it,
+        decide("drift", 4, 4, {1.1, 0.02, 40, 0, 3}, near_it,
                {"", "", "the times of one round belong together: compare them with each other",
                 "seq 40 | awk '{ print 100 * $1, 110 * $1 }' | PROGRAM"});
-        decide("few", 4, 4, {2, 0.01, 5},
+        decide("few", 2, 2, {2, 0.01, 5},
                [](const Said& it, double) { return it.word == "cannot tell"; },
                {"", "", "five coins show the same side in 2 of 32 throws: that is more than 5 %",
                 "yes 100 200 | head -n 5 | PROGRAM"});
@@ -152,6 +152,9 @@ class Measuring {
             const std::string said = "; of one with ratio " + number(truth.ratio) + ": " + it.seen;
             if (!it.legible) {
                 wrong = said;
+                finding.means =
+                    "the line, or how it ended, is not what is asked for: each "
+                    "character counts";
                 break;  // perhaps after a long time
             }
             if (right(it, truth.ratio))
