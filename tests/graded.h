@@ -19,24 +19,24 @@ inline Graded read(const Result& result) {
     std::istringstream lines(result.out);
     for (std::string line; std::getline(lines, line);) {
         int points = 0, most = 0;
-        const size_t colon = line.find(": ");
-        if (sscanf(line.c_str(), "  %d of %d", &points, &most) == 2) {
-            it.points += points;
-            it.most += most;
-        }
-        if (most > 0 && points < most)
-            it.lost += (it.lost.empty() ? "" : " ") + line.substr(10, colon - 10);
+        char id[20];
         if (line.rfind("  not graded", 0) == 0) it.lost += " not-graded";
+        if (sscanf(line.c_str(), "  %d of %d  %19[^:]", &points, &most, id) != 3) continue;
+        it.points += points;
+        it.most += most;
+        if (points < most) it.lost += (it.lost.empty() ? "" : " ") + std::string(id);
     }
     return it;
 }
 
+// The grader says nothing before its end, and a lab may take minutes beside other work.
+constexpr int kGrading = 600;
+
 // Grades a file; `extra` is added to the environment.
 inline Graded grade(const std::string& lab, const std::string& file,
                     const std::map<std::string, std::string>& extra = {}) {
-    Program grader({root() + "/tests/grade/grade", lab, file}, root(), extra);
-    eventually(process_gone, std::to_string(grader.pid()), 300);  // it is silent until its end
-    return read(grader.finish());
+    return read(
+        Program({root() + "/tests/grade/grade", lab, file}, root(), extra).finish(kGrading));
 }
 
 // Nothing can be graded where nobody may trace.

@@ -84,11 +84,11 @@ void Program::close_input() {
 }
 
 // Appends what has come on either stream; false when both have ended. Fails at the deadline.
-bool Program::read_some() {
+bool Program::read_some(int seconds) {
     if (fds_[1] < 0 && fds_[2] < 0) return false;
     pollfd polls[] = {{fds_[1], POLLIN, 0}, {fds_[2], POLLIN, 0}};
-    if (poll(polls, 2, kPatience * 1000) <= 0)
-        FAIL("nothing for " << kPatience << " s; out: " << text_[1] << "err: " << text_[2]);
+    if (poll(polls, 2, seconds * 1000) <= 0)
+        FAIL("nothing for " << seconds << " s; out: " << text_[1] << "err: " << text_[2]);
     for (int stream : {1, 2}) {
         if (!polls[stream - 1].revents) continue;
         char buffer[65536];
@@ -112,9 +112,9 @@ const std::string& Program::await(int stream, const std::string& text) {
     return text_[stream];
 }
 
-Result Program::finish() {
+Result Program::finish(int seconds) {
     close_input();
-    while (read_some()) continue;
+    while (read_some(seconds)) continue;
     int status = 0;
     const auto end = deadline();
     while (waitpid(pid_, &status, WNOHANG) == 0) {

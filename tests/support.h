@@ -42,12 +42,12 @@ class Program {
     // Reads until `text` has come on stderr (or stdout) once more, and returns all of that stream.
     const std::string& await_err(const std::string& text) { return await(2, text); }
     const std::string& await_out(const std::string& text) { return await(1, text); }
-    Result finish();  // closes its stdin, reads all, waits for its end
+    Result finish(int seconds = kPatience);  // closes its stdin, reads all, waits for its end
     pid_t pid() const { return pid_; }
 
   private:
     const std::string& await(int stream, const std::string& text);
-    bool read_some();
+    bool read_some(int seconds = kPatience);
 
     pid_t pid_ = -1;
     int in_ = -1;

@@ -35,10 +35,10 @@ std::vector<Graded> grade_all(const std::string& lab, const std::vector<std::str
         put(file, sources[i]);
         running.emplace_back(Words{root() + "/tests/grade/grade", lab, file}, root());
         if (running.size() < 4) continue;
-        all.push_back(read(running.front().finish()));
+        all.push_back(read(running.front().finish(kGrading)));
         running.pop_front();
     }
-    for (Program& it : running) all.push_back(read(it.finish()));
+    for (Program& it : running) all.push_back(read(it.finish(kGrading)));
     return all;
 }
 
@@ -136,6 +136,28 @@ TEST_CASE("lab 1: a mistake costs what it breaks, and is named", "[grade]") {
              "contents waits holds status residue mode exists errors",
              "Bus error"},
             {"another word", {{"There is", "There are"}}, "transcript", "each character counts"},
+            {"one item fewer", {{"i < 3", "i < 2"}}, "transcript", "before all three items"},
+            {"another order", {{"name[i]", "name[2 - i]"}}, "transcript", "each character counts"},
+            {"ends with 1",
+             {{"WEXITSTATUS(status));\n    return 0", "WEXITSTATUS(status));\n    return 1"}},
+             "transcript",
+             "it ended with exit status 1"},
+            {"no colon",
+             {{"status:%d", "status %d"}},
+             "transcript status",
+             "not shown: it prints no status:0"},
+            {"initials only",
+             {{"%d: %s", "%d: %.1s"}},
+             "transcript holds",
+             "not shown: it prints no Daisy"},
+            {"dies at its end",
+             {{"WEXITSTATUS(status));\n    return 0", "WEXITSTATUS(status));\n    abort()"}},
+             "transcript waits holds status residue mode exists errors",
+             "not shown: it needs a program that ends by itself, and not by a signal"},
+            {"wakes nobody, and would remove the name at its end",
+             {{kPost, ""}, {kUnlink, ""}, {kEnd, kUnlink + kEnd}},
+             "transcript waits holds status residue mode exists errors",
+             "what others have stays\n     seen:   not shown"},
             {"a wrong pid",
              {{"Parent %d get child status:%d\\n\", getpid()",
                "Parent %d get child status:%d\\n\", getppid()"}},
@@ -163,6 +185,10 @@ TEST_CASE("lab 1: a mistake costs what it breaks, and is named", "[grade]") {
              {{kUnlink, ""}},
              "residue",
              "left behind:\n             /dev/shm/lab-exchange (88 bytes, mode 600)"},
+            {"the name stays if the child was killed",
+             {{kUnlink, ""}, {kEnd, kUnlink + kEnd}},
+             "residue",
+             "done:   killed the child"},
             {"a semaphore stays",
              {{"pid_t child", "sem_open(\"/lab-s\", O_CREAT, 0600, 0); pid_t child"}},
              "residue",
@@ -172,7 +198,8 @@ TEST_CASE("lab 1: a mistake costs what it breaks, and is named", "[grade]") {
              "residue",
              "remove only what you have made"},
             {"everybody may write", {{"0600", "0666"}}, "mode", "has mode 666"},
-            {"no O_EXCL", {{" | O_EXCL", ""}}, "exists", "O_EXCL"},
+            {"the group may write", {{"0600", "0660"}}, "mode", "has mode 660"},
+            {"no O_EXCL", {{" | O_EXCL", ""}}, "exists", "; rm -f /dev/shm/lab-exchange\n"},
             {"removes what is there",
              {{"    int fd", "    shm_unlink(name);\n    int fd"}},
              "exists",
@@ -184,7 +211,16 @@ TEST_CASE("lab 1: a mistake costs what it breaks, and is named", "[grade]") {
             {"ends without a word",
              {{"if (child == -1) err(1, \"fork\")", "if (child == -1) return 1"}},
              "errors",
+             "strace -e inject=clone:error=EAGAIN:when=1 "},
+            {"says so, and ends with 0",
+             {{"if (child == -1) err(1, \"fork\")", "if (child == -1) err(0, \"fork\")"}},
+             "errors",
              "say on stderr which did"},
+            {"ftruncate not looked at",
+             {{"if (ftruncate(fd, sizeof(Shared)) == -1) err(1, \"ftruncate\")",
+               "if (ftruncate(fd, sizeof(Shared)) == -1) perror(\"ftruncate\")"}},
+             "errors",
+             "Bus error"},
         });
 }
 
@@ -369,6 +405,29 @@ TEST_CASE("lab 2: a mistake costs what it breaks; right ones lose nothing", "[gr
                       "    sleep(0); close(fd); sigprocmask(SIG_SETMASK, &before, "
                       "nullptr);\n    pid_t child"}}),
                "", "20 of 20"},
+              {"removed after the mapping, and not if that fails",
+               with({{kUnlink, ""},
+                     {"    sem_init", kUnlink + "    sem_init"},
+                     {"    sigprocmask(SIG_SETMASK, &before, nullptr);\n", ""},
+                     {"    pid_t child",
+                      "    sigprocmask(SIG_SETMASK, &before, nullptr);\n    pid_t child"}}),
+               "errors", "had ftruncate fail"},
+              {"removed once more", with({{kEnd, kUnlink + kEnd}}), "others",
+               "the other object is gone"},
+              {"only SIGINT is held",
+               with({{"sigfillset(&all)", "sigemptyset(&all); sigaddset(&all, SIGINT)"}}),
+               "signals", "sent SIGTERM"},
+              {"let in before the name is removed",
+               {hold,
+                {kUnlink, "    sigprocmask(SIG_SETMASK, &before, nullptr);\n" + kUnlink},
+                follow,
+                header,
+                maker},
+               "signals",
+               "when it came back from openat"},
+              {"a killed child, and status 0",
+               with({{"errx(1, \"the child was killed\")", "return 0"}}), "child",
+               "killed the child"},
               {"a killed child is no matter",
                with({{"if (WIFSIGNALED(status)) errx(1, \"the child was killed\");", ""}}), "child",
                "killed the child"},

@@ -10,10 +10,10 @@ namespace {
 
 // A program that differs from another in one place.
 struct Variant {
-    const char* what;
-    const char *find, *instead;
-    const char* loses;  // requirements
-    const char* says;   // stands in the report
+    std::string what;
+    std::string find, instead;
+    std::string loses;  // requirements
+    std::string says;   // stands in the report
 };
 
 Graded grade_source(int lab, const std::string& source, const std::string& compiler = "") {
@@ -54,9 +54,14 @@ void scores(int lab, const std::string& name, int points) {
 
 // Lab 3: lost updates. Ours, with one place changed.
 
-const char* const kAddOne = "        shared->count = shared->count + 1;\n";
-const char* const kLock =
+const std::string kAddOne = "        shared->count = shared->count + 1;\n";
+const std::string kLock =
     "        check(pthread_mutex_lock(&shared->lock), \"pthread_mutex_lock\");\n";
+// Strict turns: at an even count the parent adds, at an odd one the child.
+const std::string kTurn =
+    "        static const int odd = getpid() != getpgrp();\n"
+    "        for (int now; (now = *reinterpret_cast<volatile int*>(&shared->count)) % 2 != odd;) ";
+const std::string kTold = "        syscall(SYS_futex, &shared->count, FUTEX_WAKE, 1, 0, 0, 0);\n";
 
 const std::vector<Variant> kUpdatesWrong = {
     {"no lock", kLock, "", "exact", "is not an atomic one"},
@@ -89,6 +94,9 @@ const std::vector<Variant> kUpdatesWrong = {
      "MAP_SHARED, shm_open(\"/count\", 02 | 0100, 0600), 0);\n"
      "    if (truncate(\"/dev/shm/count\", sizeof(Shared)) == -1) err(1, \"truncate\");",
      "left", "/dev/shm/count is left"},
+    {"strict turns", kLock, kTurn + "continue;\n" + kLock, "both sleeps", "they take turns"},
+    {"locked for ever", kLock, kLock + kLock, "result shared object both exact sleeps failure",
+     "nobody is left who could wake it"},
     {"all at once", kAddOne, "        shared->count = shared->count + times; i = times;\n", "both",
      "all is added at once"},
 };
@@ -102,8 +110,33 @@ std::string updates_odd(int way) {
                    "#define WAY " + std::to_string(way));
 }
 
+// Strict turns, but nobody spins.
+const Variant kTurnsAsleep = {
+    "strict turns, asleep", kLock,
+    kTurn + "syscall(SYS_futex, &shared->count, FUTEX_WAIT, now, 0, 0, 0);\n" + kLock, "both",
+    "added 1 at some, and more at none"};
+std::string updates_told() {
+    return changed(changed(updates_ours(), "#include <err.h>\n",
+                           "#include <err.h>\n#include <linux/futex.h>\n"
+                           "#include <sys/syscall.h>\n"),
+                   kAddOne, kAddOne + kTold);
+}
+
+// What is left when we have ended it says nothing.
+const Variant kNeverRemoved = {"a name that would be removed", kLock, kLock + kLock,
+                               "result shared object both exact sleeps failure left",
+                               "left: nothing is left\n     seen:   not shown"};
+std::string updates_named() {
+    return changed(changed(updates_ours(), "MAP_SHARED | MAP_ANONYMOUS, -1, 0);",
+                           "MAP_SHARED, shm_open(\"/count\", 02 | 0100, 0600), 0);\n"
+                           "    if (truncate(\"/dev/shm/count\", sizeof(Shared)) == -1) err(1, "
+                           "\"truncate\");"),
+                   "    printf(\"count", "    shm_unlink(\"/count\");\n    printf(\"count");
+}
+
 TEST_CASE("lab 3: lost updates", "[labs]") {
     if (cannot_grade()) return;
+    loses(3, updates_told(), kTurnsAsleep);
     loses_nothing(3, updates_ours());
     scores(3, "3-lost-updates", 13);
     loses(3, updates_ours(), kUpdatesWrong[1]);
@@ -114,25 +147,35 @@ TEST_CASE("lab 3: every mistake and every odd way", "[.][all-labs]") {
     if (cannot_grade()) return;
     for (const Variant& it : kUpdatesWrong) loses(3, updates_ours(), it);
     loses(3, updates_odd(2), kForTwo);
+    loses(3, updates_named(), kNeverRemoved);
     for (int way = 0; way < 6; ++way) loses_nothing(3, updates_odd(way));
     loses_nothing(3, updates_ours(), "g++ -static");
 }
 
 // Lab 4: the bounded buffer.
 
-const char* const kTakeFree = "take_one(&buffer->free);";
-const char* const kStoreGive =
+const std::string kTakeFree = "take_one(&buffer->free);";
+const std::string kStoreGive =
     "        strcpy(buffer->line[in], line);\n"
     "        give_one(&buffer->full);  // after the store: who is woken finds the line\n";
-const char* const kUseGive =
+const std::string kUseGive =
     "        fputs(buffer->line[out], stdout);\n"
     "        give_one(&buffer->free);";
 
 const std::vector<Variant> kBufferWrong = {
     {"spins while it is full", kTakeFree, "while (sem_trywait(&buffer->free) == -1) continue;",
-     "full", "asks again and again"},
+     "full", "kill -STOP $(pgrep -P $!)"},
     {"asks every millisecond while it is empty", "take_one(&buffer->full);",
-     "while (sem_trywait(&buffer->full) == -1) usleep(1000);", "empty", "asks again and again"},
+     "while (sem_trywait(&buffer->full) == -1) usleep(1000);", "empty",
+     "the child used the processor"},
+    {"ends at an empty line", "stdin) == nullptr)", "stdin) == nullptr || line[0] == '\\n')",
+     "result", "gave it five lines"},
+    {"drops a line without a newline", "stdin) == nullptr)",
+     "stdin) == nullptr || strchr(line, '\\n') == nullptr)", "result", "gave it five lines"},
+    {"longer lines than the slots", "kBytes]", "kBytes - 4]", "result", "gave it five lines"},
+    {"a child that ends at once", "        take_one(&buffer->full);\n",
+     "        if (slots > 0) return;\n        take_one(&buffer->full);\n",
+     "result shared slots full empty exact end", "not shown"},
     {"does not wait while it is full", kTakeFree, "", "result slots exact", "overwritten"},
     {"one slot too many", "static_cast<unsigned>(slots)", "static_cast<unsigned>(slots) + 1",
      "result slots exact", "overwritten"},
@@ -174,7 +217,8 @@ std::string buffer_odd(int way) {
 TEST_CASE("lab 4: the bounded buffer", "[labs]") {
     if (cannot_grade()) return;
     loses_nothing(4, buffer_ours());
-    loses(4, buffer_ours(), kBufferWrong[6]);
+    loses(4, buffer_ours(), kBufferWrong[2]);
+    loses(4, buffer_ours(), kBufferWrong[10]);
     loses_nothing(4, buffer_odd(1));
 }
 
@@ -188,7 +232,7 @@ TEST_CASE("lab 4: every mistake and every odd way", "[.][all-labs]") {
 
 // Lab 5: the dead owner.
 
-const char* const kConsistent =
+const std::string kConsistent =
     "if (error == EOWNERDEAD) error = pthread_mutex_consistent(&shared->lock);";
 
 const std::vector<Variant> kDeadOwnerWrong = {

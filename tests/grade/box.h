@@ -32,7 +32,7 @@
 
 // What one run of the program may use. The tracer counts the processes (run.h).
 struct Limits {
-    int seconds = 20;           // of wall time, for all of it
+    int seconds = 120;          // of wall time, for all of it: beside other work, too
     unsigned processor = 5;     // seconds of processor time, for each process
     size_t processes = 64;      // at the same time
     rlim_t memory = 256 << 20;  // address space of each process

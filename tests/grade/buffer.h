@@ -24,8 +24,16 @@ class BufferRun {
             lines.push_back(line);
             text += line + "\n";
         }
-        signal(SIGPIPE, SIG_IGN);  // it may have ended
-        if (write(pipe_[1], text.data(), text.size()) == -1 && errno != EPIPE) Box::fail("write");
+        put(text);
+    }
+    // What a line may be besides: empty, of 62 characters; and a last one without a newline.
+    void put_odd() {
+        std::string longest;
+        while (longest.size() < 62) longest += static_cast<char>('a' + some(0, 25));
+        lines = {"first", "", longest, "", "last"};
+        const std::string text = wanted();
+        put(text.substr(0, text.size() - 1));
+        end_input();
     }
     void end_input() {
         if (pipe_[1] != -1) close(pipe_[1]);
@@ -76,11 +84,15 @@ class BufferRun {
     std::vector<std::string> lines;
 
   private:
+    void put(const std::string& text) {
+        signal(SIGPIPE, SIG_IGN);  // it may have ended
+        if (write(pipe_[1], text.data(), text.size()) == -1 && errno != EPIPE) Box::fail("write");
+    }
     static Run::Options options(int slots, int (&pipe)[2]) {
         if (pipe2(pipe, O_CLOEXEC) == -1) Box::fail("pipe2");
         Run::Options with;
         with.arguments = {std::to_string(slots)};
-        with.limits.seconds = 60;
+        with.limits.seconds = 300;
         with.input = pipe[0];
         return with;
     }
@@ -96,6 +108,7 @@ class BoundedBuffer {
 
     void grade() {
         take_turns();
+        if (met("result")) take_odd_lines();
         wait_and_fill(3);
         wait_and_fill(1);
         hold_everywhere();
@@ -116,7 +129,7 @@ class BoundedBuffer {
         return it.run.out() == it.wanted() ? "all lines came" : "more came than was put in";
     }
 
-    static const char* use() { return "seq 1000 | PROGRAM 3 | diff - <(seq 1000)"; }
+    static const char* use() { return "seq 1000 | PROGRAM 3 > out; seq 1000 | diff out -; rm out"; }
 
     bool met(const std::string& id) const {
         const auto known = stage_.verdicts.met.find(id);
@@ -136,22 +149,35 @@ class BoundedBuffer {
             if (it.run.out() == it.wanted())
                 stage_.earn("result");
             else
-                stage_.lose("result", {did, it.run.err().substr(0, 200) + missing(it),
-                                       asleep ? kNeverWoken
-                                              : "what goes in must come out, in order, each line "
-                                                "at once (setlinebuf)",
-                                       use()});
+                stage_.lose("result",
+                            {did,
+                             it.run.parent()->ended ? printed(it.run)
+                                                    : it.run.err().substr(0, 200) + missing(it),
+                             asleep ? kNeverWoken
+                                    : "what goes in must come out, in order, each line "
+                                      "at once (setlinebuf)",
+                             use()});
             it.end_input();
             end(it, "ended the input while all slots were empty");
-            const auto left = stage_.left();
-            if (left.empty() && it.run.why.rfind("it left", 0) != 0)
-                stage_.earn("left");
-            else
-                stage_.lose("left", {"ran it to its end",
-                                     left.empty() ? it.run.why : left.begin()->first + " is left",
-                                     "an object with a name outlives the processes: remove the "
-                                     "name as soon as the object is made",
-                                     "ls -l /dev/shm; ipcs -m -s"});
+            check_left(stage_, it.run);
+        }
+        stage_.clear();
+    }
+
+    void take_odd_lines() {
+        {
+            BufferRun it(stage_, 3);
+            it.put_odd();
+            fork_child(it.run);
+            it.in_turns();
+            it.run.finish();
+            if (it.run.out() != it.wanted() && it.run.out() + "\n" != it.wanted())
+                stage_.lose("result", {"gave it five lines, among them empty ones, one of 62 "
+                                       "characters, and a last one without a newline",
+                                       (it.run.why.empty() ? "" : it.run.why + "; ") + missing(it),
+                                       "each is a line, and to be printed: the end needs a sign "
+                                       "that no line can be",
+                                       "printf 'first\\n\\nlast' | PROGRAM 3"});
         }
         stage_.clear();
     }
@@ -184,7 +210,9 @@ class BoundedBuffer {
             if (fork_child(run)) it.in_turns();
             if (run.child() == nullptr) {
                 run.tracer.kill_all();
-                return lose_all("it forks no child before its input has ended");
+                return lose_all(run.parent()->ended
+                                    ? printed(run)
+                                    : "it forks no child before its input has ended");
             }
             waits(run, run.child(), "empty", "ran it without any input yet");
             it.put(slots + 5);
@@ -192,7 +220,9 @@ class BoundedBuffer {
             const std::set<size_t> held = it.in_objects();
             if (held.empty() && !met("shared")) {
                 run.tracer.kill_all();
-                return lose_all("none of the lines lies in an object that both share");
+                return lose_all(run.common_objects().empty()
+                                    ? "no object is mapped shared and writable in both"
+                                    : "none of the lines came to lie in an object that both share");
             }
             std::set<size_t> right;
             for (size_t i = 0; i < static_cast<size_t>(slots); ++i) right.insert(i);
@@ -237,9 +267,11 @@ class BoundedBuffer {
     }
 
     void lose_all(const std::string& saw) {
-        stage_.lose("shared", {"looked at the shared mappings of both processes", saw,
-                               "the lines go another way, or each process has memory of its own",
-                               "docs/explain PROGRAM 1"});
+        stage_.lose("shared",
+                    {"looked at the shared mappings of both processes", saw,
+                     "the lines go another way, or each process has memory of its own, or the "
+                     "parent stores nothing",
+                     "docs/explain PROGRAM 1"});
         for (const char* id : {"result", "slots", "full", "empty", "exact"})
             stage_.lose(id, {"", "not shown: no line in a shared object", "", ""});
     }
@@ -249,11 +281,17 @@ class BoundedBuffer {
         const Waiting it = watch(run, who, 500);
         hold(run, who);
         if (it.asleep) return stage_.earn(id);
-        stage_.lose(id, {did + ", for half a second",
-                         who->ended ? name(who) + " had ended" : name(who) + ": " + it.told(),
-                         "it asks again and again: a waiting process should sleep in the kernel "
-                         "until the other wakes it",
-                         "(sleep 9) | PROGRAM 1 & top"});
+        if (who->ended)
+            return stage_.lose(id, {did, "not shown: " + name(who) + " had ended", "", ""});
+        // R: it runs, S: it sleeps.
+        stage_.lose(id,
+                    {did + ", for half a second", it.told(who),
+                     "it asks again and again: a waiting process should sleep in the kernel "
+                     "until the other wakes it",
+                     id == "empty" ? "sleep 5 | PROGRAM 1 & sleep 2; ps -o stat,time,args --ppid $!"
+                                   : "(sleep 2; seq 99; sleep 5) | PROGRAM 1 & sleep 1; "
+                                     "kill -STOP $(pgrep -P $!); sleep 3; "
+                                     "ps -o stat,time,args -p $!; kill -CONT $(pgrep -P $!)"});
     }
 
     // The one executes instruction after instruction; after each the other goes on as far as it
@@ -279,7 +317,7 @@ class BoundedBuffer {
                              "a slot is told of before the line is in it, or is given back before "
                              "the line was used; or a count that both change loses a change (lab "
                              "3); or nobody was woken",
-                             "seq 1000000 | PROGRAM 2 | diff -q - <(seq 1000000)"});
+                             "seq 1000000 | PROGRAM 2 > out; seq 1000000 | cmp out -; rm out"});
             run.tracer.kill_all();
             run.finish();
         }
@@ -348,8 +386,11 @@ class BoundedBuffer {
             else
                 stage_.lose("failure",
                             {"killed the child, and ended the input", printed(it.run),
-                             "lines may be missing and nobody is told: the status of waitpid(2) "
-                             "says how the child ended",
+                             it.run.why.empty()
+                                 ? "lines may be missing and nobody is told: the status of "
+                                   "waitpid(2) says how the child ended"
+                                 : "there is room for the sign of the end: put it there, and wait "
+                                   "for nothing of the child but its end",
                              "(sleep 9) | PROGRAM 1 & sleep 1; kill -9 $(pgrep -P $!); wait $!"});
         }
         stage_.clear();

@@ -9,10 +9,8 @@ class DeadOwner : Updates {
     explicit DeadOwner(Stage& stage) : Updates(stage) {}
 
     void grade() {
-        if (!count_one_after_the_other()) {
-            stage_.lose("killed", {"", "not shown: there is no shared count", "", ""});
-            return stage_.lose("status", {"", "not shown: there is no shared count", "", ""});
-        }
+        if (!count_one_after_the_other())
+            return not_shown({"killed", "status"}, "there is no shared count");
         report_status();
         // The child alone executes one addition and a little more: this many instructions.
         const int length = kill_after(-1, "");

@@ -36,7 +36,8 @@ constexpr char kTranscript[] =
 struct Usual {
     std::string name;    // of the object; "": it has none
     std::string output;  // as printed() has it
-    bool ended;          // by itself
+    int status;          // as Run::status()
+    bool ended;          // by itself, and not by a signal
 };
 
 // How a run ended and what it printed, for "seen".
@@ -62,10 +63,11 @@ inline std::vector<std::string> lines(const std::string& text) {
     return all;
 }
 
-// Whether it has ended well and printed these lines, in whatever order.
-inline bool well(Run& run, const std::string& wanted) {
-    return run.why.empty() && run.status() == 0 && lines(printed(run)) == lines(wanted);
+// Whether it has ended as usual and printed these lines, in whatever order.
+inline bool well(Run& run, const Usual& usual, const std::string& wanted) {
+    return run.why.empty() && run.status() == usual.status && lines(printed(run)) == lines(wanted);
 }
+inline bool well(Run& run, const Usual& usual) { return well(run, usual, usual.output); }
 
 // Why a transcript is not the right one.
 inline std::string meaning(Run& run) {
@@ -136,6 +138,12 @@ inline std::string object_of(Run& run) {
     return other;
 }
 
+inline std::string name_of(const Run& run, const std::string& object) {
+    for (const Made& it : run.made())
+        if (it.object == object) return it.name;
+    return "";
+}
+
 // What is wrong with the object's contents, once the parent has stored and nobody else has run;
 // `saw` is empty if nothing is.
 inline Finding look_at_contents(Run& run, const std::string& object) {
@@ -178,16 +186,16 @@ inline Usual ordinary_run(Stage& stage) {
     const auto common = run.common_objects();
     const bool both = std::count(common.begin(), common.end(), object) > 0;
 
-    Usual usual = {"", printed(run), run.why.empty()};
-    for (const Made& it : run.made())
-        if (it.object == object) usual.name = it.name;
+    const Usual usual = {name_of(run, object), printed(run), run.status(),
+                         run.why.empty() && run.status() < 128};
     if (!both)
         stage.lose("shared",
                    {"ran it and looked at the shared mappings of both processes [/proc/PID/maps]",
                     run.child() == nullptr             ? "it has forked no process"
                     : run.shared(run.parent()).empty() ? "the parent has none"
                     : run.shared(run.child()).empty()  ? "the parent has one, the child none"
-                                                       : "each has another object",
+                    : !common.empty() ? "both have one, but the parent stored nothing there"
+                                      : "each has another object",
                     "what one stores, the other does not see: MAP_SHARED, and the same object in "
                     "both, by fork or by name",
                     "grep rw-s /proc/PID/maps"});
@@ -200,7 +208,7 @@ inline Usual ordinary_run(Stage& stage) {
         stage.lose("transcript", {"ran it, the parent first", seen(run), meaning(run), "PROGRAM"});
     else
         stage.earn("transcript");
-    if (both && run.orphan)
+    if (both && run.orphan && usual.ended)
         stage.lose("status", {"ran it, the parent first", "the parent ended before its child",
                               "wait for the child: it may still need what you take away, and "
                               "nobody learns how it ended",
@@ -219,16 +227,16 @@ inline Usual ordinary_run(Stage& stage) {
     if (run.why.find("left a process") != std::string::npos)
         stage.lose("residue", {"ran it, and waited for 2 s after its end", run.why,
                                "every process that you start you wait for", "ps -ef"});
-    if (!more.empty())
+    if (!more.empty() && run.why.empty())
         stage.lose("residue",
                    {"ran it, and looked at what is there afterwards", "left behind:" + more,
                     "objects outlive processes: somebody has to remove the name",
                     "ls -l /dev/shm; ipcs -m"});
-    if (run.why.empty() && run.status() == 0) {
+    if (usual.ended) {
         Run again(stage);
         parent_first(again);
         again.finish();
-        if (!well(again, usual.output))
+        if (!well(again, usual))
             stage.lose("residue", {"ran it a second time", seen(again),
                                    "something of the first run is in the way", "PROGRAM; PROGRAM"});
     }
@@ -279,7 +287,9 @@ inline void hold_the_parent(Stage& stage, const Usual& usual) {
         if (event.who != run.parent()) run.go_on(event.who);
     }
     if (run.out().find("There is") != std::string::npos || child->ended) {
-        const std::string how = child->ended ? "the child ended" : "the child printed items";
+        const std::string how = !child->ended                ? "the child printed items"
+                                : WIFSIGNALED(child->status) ? "the child was killed by a signal"
+                                                             : "the child ended";
         return lost(
             how + (skipped > 0 ? ", after sleeping for " + std::to_string(skipped) + " ms" : "") +
                 ", while the parent had stored nothing\n" +
@@ -291,7 +301,7 @@ inline void hold_the_parent(Stage& stage, const Usual& usual) {
     }
     if (!rests) stage.remark("the child does not sleep while it waits: it keeps a processor busy");
     run.finish();
-    if (!well(run, usual.output))
+    if (!well(run, usual))
         return stage.lose("waits", {did + ", and let it go on", seen(run), meaning(run), look});
     stage.earn("waits");
 }
@@ -301,6 +311,10 @@ inline void change_an_item(Stage& stage, const Usual& usual) {
     std::random_device device;
     std::string item = "D";
     for (size_t i = 1; i < kItems[1].size(); ++i) item += static_cast<char>('a' + device() % 26);
+    const std::string wanted = replaced(usual.output, kItems[1], item);
+    if (wanted == usual.output)
+        return stage.lose("holds",
+                          {"", "not shown: it prints no Daisy when nothing is changed", "", ""});
     stage.clear();
     Run run(stage);
     const bool stored = parent_first(run);
@@ -309,8 +323,7 @@ inline void change_an_item(Stage& stage, const Usual& usual) {
     for (size_t at = 0; (at = bytes.find(kItems[1], at)) != std::string::npos; ++at)
         run.set_bytes(there, at, item);
     run.finish();
-    const std::string wanted = replaced(usual.output, kItems[1], item);
-    if (well(run, wanted) && wanted != usual.output) return stage.earn("holds");
+    if (well(run, usual, wanted)) return stage.earn("holds");
     stage.lose("holds",
                {"held the child, let the parent store, changed Daisy to " + item +
                     " in the object, and let the child go",
@@ -320,9 +333,12 @@ inline void change_an_item(Stage& stage, const Usual& usual) {
                 "docs/explain PROGRAM"});
 }
 
-// Does the parent say how its child ended? The child ends with 3, and then by a signal.
+// Does the parent say how its child ended? The child ends with 3, and then by a signal. Is anything
+// left then?
 inline void let_the_child_fail(Stage& stage, const Usual& usual) {
-    {
+    if (usual.output.find("status:0") == std::string::npos)
+        stage.lose("status", {"", "not shown: it prints no status:0 when all is well", "", ""});
+    else {
         stage.clear();
         Run run(stage);
         Tracee* ending = nullptr;  // who is about to end the child
@@ -341,7 +357,7 @@ inline void let_the_child_fail(Stage& stage, const Usual& usual) {
         run.finish();
         const std::string out = printed(run);
         const std::string wanted = replaced(usual.output, "status:0", "status:3");
-        const bool right = lines(out) == lines(wanted) && wanted != usual.output;
+        const bool right = lines(out) == lines(wanted);
         // Or it ends with an error, and says that the child failed.
         const bool told = out.find("status:") == std::string::npos && run.status() != 0 &&
                           run.status() < 128 && !run.err().empty();
@@ -366,6 +382,15 @@ inline void let_the_child_fail(Stage& stage, const Usual& usual) {
                     "ask WIFSIGNALED first",
                     "man 2 waitpid"});
     stage.earn("status");
+    std::string left;
+    for (const auto& it : stage.left()) left += "\n" + it.first + " (" + it.second + ")";
+    if (run.why.empty() && !left.empty())
+        stage.lose(
+            "residue",
+            {"killed the child with SIGKILL, while the parent waited for it", "left behind:" + left,
+             "the parent ends another way then, and has to remove the name there, too; or "
+             "removes it as soon as both have the object",
+             "PROGRAM & kill -9 $(pgrep -P $!); wait; ls -l /dev/shm; ipcs -m"});
 }
 
 // Who may write to it, if the user's umask forbids nothing; does it work if the umask forbids all?
@@ -390,7 +415,7 @@ inline void try_masks(Stage& stage, const Usual& usual) {
     Run run(stage, options);
     parent_first(run);
     run.finish();
-    if (!well(run, usual.output))
+    if (!well(run, usual))
         stage.lose("mode", {"ran it with umask 077", seen(run), "it needs no rights for others",
                             "(umask 077; PROGRAM)"});
     stage.earn("mode");
@@ -430,8 +455,8 @@ inline void take_the_name(Stage& stage, const Usual& usual) {
     if (address != nullptr) shmdt(address);
     const auto after = stage.left();
     const std::string did = "made " + name + " first, as another program would, and ran it";
-    const std::string look =
-        file ? "touch " + name + "; PROGRAM; ls -l " + name : "PROGRAM & ipcs -m";
+    const std::string look = file ? "touch " + name + "; PROGRAM; ls -l " + name + "; rm -f " + name
+                                  : "PROGRAM & PROGRAM; wait; ipcs -m";
     for (const auto& it : before)
         if (!after.count(it.first) || after.at(it.first) != it.second || now != theirs)
             return stage.lose(
@@ -441,7 +466,7 @@ inline void take_the_name(Stage& stage, const Usual& usual) {
                  "refuses what exists",
                  look});
     const bool refused = run.status() != 0 && run.status() < 128 && !run.err().empty();
-    const bool took_another = well(run, usual.output);
+    const bool took_another = well(run, usual);
     if (!run.why.empty() || (!refused && !took_another))
         return stage.lose("exists", {did, seen(run),
                                      "it has to say on stderr why it cannot go on, and end with an "
@@ -475,11 +500,12 @@ inline void fail_calls(Stage& stage, const Usual& usual) {
         std::string call;
         std::function<bool(const Tracee*)> is;
         int error;
+        const char* name;
     };
-    const Failure failures[] = {{"that makes the object", makes, EMFILE},
-                                {"that gives it its size", sizes, ENOSPC},
-                                {"that maps it", maps, ENOMEM},
-                                {"fork", forks, EAGAIN}};
+    const Failure failures[] = {{"that makes the object", makes, EMFILE, "EMFILE"},
+                                {"that gives it its size", sizes, ENOSPC, "ENOSPC"},
+                                {"that maps it", maps, ENOMEM, "ENOMEM"},
+                                {"fork", forks, EAGAIN, "EAGAIN"}};
     for (const Failure& failure : failures) {
         stage.clear();
         Run run(stage);
@@ -489,11 +515,12 @@ inline void fail_calls(Stage& stage, const Usual& usual) {
         });
         if (event.what == Event::over) continue;  // it does without
         const std::string call = call_name(event.who->call);
+        const std::string look = run.failing(failure.name);
         if (!run.tracer.answer(event.who, -failure.error))
             throw std::runtime_error("cannot fail a call here");
         run.finish();
         const bool told = run.status() != 0 && run.status() < 128 && !run.err().empty();
-        const bool managed = well(run, usual.output);
+        const bool managed = well(run, usual);
         if (run.why.empty() && (told || managed)) continue;
         return stage.lose(
             "errors",
@@ -501,7 +528,7 @@ inline void fail_calls(Stage& stage, const Usual& usual) {
              seen(run),
              "every call can fail: say on stderr which did, and why (perror), and end "
              "with an exit status other than 0",
-             "strace -f -e inject=" + call + ":error=EIO:when=1 PROGRAM"});
+             look});
     }
     stage.earn("errors");
 }
@@ -510,7 +537,8 @@ inline void grade(Stage& stage) {
     const Usual usual = ordinary_run(stage);
     const bool shared = stage.verdicts.met["shared"];
     if (!shared || !usual.ended) {
-        const std::string needs = !shared ? "a shared object" : "a program that ends";
+        const std::string needs =
+            !shared ? "a shared object" : "a program that ends by itself, and not by a signal";
         for (const char* id :
              {"contents", "holds", "waits", "status", "mode", "exists", "residue", "errors"})
             if (!stage.verdicts.met.count(id) || !shared)

@@ -162,10 +162,9 @@ inline void replace(Stage& stage) {
     stage.clear();
     Run run(stage);
     run.until_born();
-    const auto left = stage.left();
     std::string path;
-    for (const auto& it : left)
-        if (it.first[0] == '/') path = it.first;
+    for (const Made& it : run.made())
+        if (it.name[0] == '/') path = it.name.substr(0, it.name.find(" (deleted)"));
     if (path.empty()) return stage.earn("others");
     unlink(path.c_str());
     std::ofstream(path) << "of others";
@@ -205,13 +204,15 @@ inline void fail_calls(Stage& stage, const Usual& usual) {
                                                                                            : 0;
         if (error == 0) continue;
         const std::string name = call_name(parent->call);
+        const std::string look = run.failing(error == EAGAIN   ? "EAGAIN"
+                                             : error == ENOMEM ? "ENOMEM"
+                                                               : "ENOSPC");
         if (!run.tracer.answer(parent, -error)) throw std::runtime_error("cannot fail a call here");
         run.finish();
         if (wrong(stage, run).empty() && run.status() < 128) continue;
         return stage.lose("errors", {"had " + name + " fail: " + strerror(error),
                                      exchange::seen(run) + "\n" + wrong(stage, run),
-                                     "whoever ends early, too, has to leave nothing",
-                                     "strace -f -e inject=" + name + ":error=EIO:when=1 PROGRAM"});
+                                     "whoever ends early, too, has to leave nothing", look});
     }
     stage.earn("errors");
 }

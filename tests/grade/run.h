@@ -44,6 +44,15 @@ struct Made {
     size_t bytes = 0;    // its size
 };
 
+// The processor time that it has used, in microseconds [clock_getcpuclockid(3)].
+inline long processor(const Tracee* who) {
+    clockid_t clock;
+    timespec used = {};
+    while (who->thread) who = who->parent;
+    if (clock_getcpuclockid(who->pid, &clock) == 0) clock_gettime(clock, &used);
+    return used.tv_sec * 1000000L + used.tv_nsec / 1000;
+}
+
 class Run {
   public:
     struct Options {
@@ -146,18 +155,19 @@ class Run {
         for (Tracee& it : tracer.tracees) go_on(&it);
     }
 
-    // Lets one process alone go on, until `reached` is true, it sleeps in a call, it has ended or
-    // 200 ms are over. All stand before and after.
+    // Lets one process alone go on, until `reached` is true, it does nothing more, it has ended or
+    // has used the processor for 200 ms. All stand before and after. Beside other work it may have
+    // to wait for the processor: that is no reason to stop.
     bool alone(Tracee* who, const std::function<bool()>& reached) {
-        const long end = Tracer::now() + 200;
+        const long before = processor(who);
         go_on(who);
-        bool there = false, slept = false;
-        while (!there && !who->ended && Tracer::now() < end) {
+        bool there = false, rested = false;
+        while (!there && !who->ended && processor(who) - before < 200000) {
             const Event event = next(5);
             if (event.what == Event::over) return reached();
             there = reached();
-            if (event.what == Event::nothing && slept) break;
-            slept = event.what == Event::nothing && sleeps(who);
+            if (event.what == Event::nothing && rested) break;
+            rested = event.what == Event::nothing && (in_vfork(who) || strchr("STZ", state(who)));
             if (event.who == who && !there) go_on(who);
         }
         hold();
@@ -190,13 +200,14 @@ class Run {
         return WIFSIGNALED(raw) ? 128 + WTERMSIG(raw) : WEXITSTATUS(raw);
     }
 
-    // Whether a process sleeps, in whatever call.
-    bool sleeps(const Tracee* who) const {
-        std::ifstream file("/proc/" + std::to_string(who->pid) + "/stat");
-        std::string stat;
-        std::getline(file, stat);
-        return stat.find(") S ") != std::string::npos;
+    // As ps(1) has it: R runs or would, S sleeps, T is stopped, Z has ended.
+    static char state(const Tracee* who) {
+        const std::string stat = contents("/proc/" + std::to_string(who->pid) + "/stat");
+        const size_t name = stat.rfind(") ");
+        return name == std::string::npos ? 'Z' : stat[name + 2];
     }
+    // Whether a process sleeps, in whatever call.
+    bool sleeps(const Tracee* who) const { return state(who) == 'S'; }
     // How many milliseconds the call that it is in lasts if nobody ends it: LONG_MAX, for ever; 0,
     // we do not know.
     long lasts(const Tracee* who) const {
@@ -238,6 +249,14 @@ class Run {
         return 0;
     }
     bool endless(const Tracee* who) const { return lasts(who) == LONG_MAX; }
+
+    // The command with which the call fails that the parent has entered: the loader's are counted,
+    // too [strace(1)].
+    std::string failing(const std::string& error) {
+        const uint64_t call = parent()->call;
+        return "strace -e inject=" + call_name(call) + ":error=" + error +
+               ":when=" + std::to_string(times_[call]) + " PROGRAM";
+    }
 
     // The flags of clone(2), when a process enters it; 0 in other calls.
     uint64_t clone_flags(const Tracee* who) const {
@@ -409,7 +428,7 @@ class Run {
                 if (who->signal == SIGXFSZ) stop("it wrote and wrote (too much output)");
                 break;
             case Event::ended:
-                orphan = orphan || (who->number == 0 && child() != nullptr && !child()->ended);
+                if (who->number == 0 && why.empty()) orphan = child() != nullptr && !child()->ended;
                 break;
             case Event::enters:
                 entered(who);
@@ -424,6 +443,7 @@ class Run {
 
     void entered(Tracee* who) {
         if (who->foreign) return;
+        if (who == parent()) ++times_[who->call];
         if (who->call == SYS_kill && static_cast<int>(who->argument[0]) <= 0) {
             stage_.remark("it sent a signal to more than one process: kill(" +
                           std::to_string(static_cast<int>(who->argument[0])) + ", ...)");
@@ -512,7 +532,8 @@ class Run {
     // Milliseconds of sleep in which nobody else does a thing; and how many of these were skipped.
     static constexpr long kSleep = 200000;
     long skipped_ = 0;
-    Tracee* skips_ = nullptr;  // whose sleep is about to end
+    Tracee* skips_ = nullptr;        // whose sleep is about to end
+    std::map<uint64_t, int> times_;  // how often the parent has entered each call
     std::map<int, std::map<std::string, Mapping>> shared_;
     std::vector<Made> made_;
 

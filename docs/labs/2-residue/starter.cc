@@ -42,8 +42,8 @@ int main() {
     sem_post(&shared->ready);
     int status;
     if (waitpid(child, &status, 0) == -1) err(1, "waitpid");
-    if (WIFSIGNALED(status)) errx(1, "the child was killed");
     shm_unlink(name);
+    if (WIFSIGNALED(status)) errx(1, "the child was killed");
     printf("Parent %d get child status:%d\n", getpid(), WEXITSTATUS(status));
     return 0;
 }

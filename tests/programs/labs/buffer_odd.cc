@@ -19,7 +19,7 @@
 
 struct Slot {
     int length;
-    char text[60];  // without an end
+    char text[62];  // without an end
 };
 
 struct Buffer {
