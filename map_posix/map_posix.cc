@@ -48,8 +48,8 @@ static int exchange() {
     if (items == nullptr) return 1;
     sigprocmask(SIG_SETMASK, &before, nullptr);
 
-    // The semaphore lies in the shared bytes. 1: it is for several processes, which not every system
-    // can do [sem_init(3)].
+    // The semaphore lies in the shared bytes. 1: it is for several processes, which not every
+    // system can do [sem_init(3)].
     if (sem_init(&items->ready, 1, 0) == -1) err(1, "sem_init(ready)");
 
     const pid_t parent = getpid();
