@@ -142,7 +142,9 @@ inline Went go_until(Run& run, Tracee* who, long microseconds, const std::functi
         if (processor(who) - before >= microseconds) break;
     }
     hold(run, who);
-    return who->ended ? Went::ended : went;
+    if (who->ended) return Went::ended;
+    // It may have come there since we looked, if we did not get the processor.
+    return went == Went::turns && there() ? Went::there : went;
 }
 
 // Whether something is left that outlives the processes. Where we ended them, that says nothing.
