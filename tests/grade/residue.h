@@ -137,6 +137,12 @@ inline void kill_the_parent(Stage& stage, const Usual& usual) {
                 run.alone(child, [&] { return run.endless(child) && run.sleeps(child); });
         if (!at_birth && !waits) run.in_turns([&] { return exchange::parent_waits(run); });
         run.tracer.send(run.parent(), SIGKILL);
+        // It is no more before the child moves, which else may still be killed with it.
+        while (at_birth && !run.parent()->ended) {
+            const Event event = run.next();
+            if (event.what == Event::over) break;
+            if (event.who == run.parent()) run.go_on(event.who);
+        }
         run.finish();
         if (run.why.empty()) continue;
         return stage.lose("orphan", {"killed the parent with SIGKILL, " + moment, run.why,
