@@ -216,7 +216,7 @@ static void dead_owner_robust() {
     die_with([=] { pthread_mutex_lock(mutex); });
     errno = pthread_mutex_lock(mutex);
     warn("pthread_mutex_lock()");
-    // We have the lock. Here the data would be put in order, then:
+    // EOWNERDEAD: we have the lock. Here the data would be put in order, then:
     if (pthread_mutex_consistent(mutex) == 0) puts("pthread_mutex_consistent succeeds");
     pthread_mutex_unlock(mutex);
 }
