@@ -759,6 +759,19 @@ TEST_CASE("a ring stays as long as its producer, and its name with it", "[packet
     CHECK(!exists(ring.path));
 }
 
+TEST_CASE("who leaves last removes no ring that has got its name meanwhile", "[packets]") {
+    RingName ring;
+    Program consumer({kProgram, "consume", "--pipe", "--name", ring.name});
+    REQUIRE(eventually(exists, ring.path));
+    const std::string moved = ring.path + ".moved";
+    REQUIRE(rename(ring.path.c_str(), moved.c_str()) == 0);
+    CHECK(run({kProgram, "produce", "--pipe", "--name", ring.name}, "theirs\n").status == 0);
+    kill(consumer.pid(), SIGTERM);
+    consumer.finish();
+    unlink(moved.c_str());
+    CHECK(run({kProgram, "consume", "--pipe", "--name", ring.name}).out == "theirs\n");
+}
+
 TEST_CASE("a full ring says once that nobody consumes", "[packets]") {
     RingName ring;
     // A second, in which it looks up several times: what is measured, not a wait.

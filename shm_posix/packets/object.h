@@ -73,11 +73,12 @@ inline void close_object(Ring* ring) {
     close(object);  // and with it the locks
 }
 
-// Whether the object still has a name.
+// Whether the name leads to our object: it may be gone, or be another's by now.
 inline bool named() {
-    struct stat it;
+    struct stat it, there;
     if (fstat(object, &it) == -1) err(1, "fstat(%s)", name());
-    return it.st_nlink > 0;
+    return stat(path().c_str(), &there) == 0 && there.st_dev == it.st_dev &&
+           there.st_ino == it.st_ino;
 }
 
 // Gives our side up; the last to leave an empty ring removes it. main() calls it, and exit() again.

@@ -6,12 +6,12 @@
 //     ./producer_consumer --udp 9000 --pipe          and elsewhere: nc -u 127.0.0.1 9000
 //
 // The producer receives each packet straight into a slot of the ring, the consumer handles it
-// there: no copy in between. The way of a packet is here, in source.h (where it comes from) and in
+// there: no copy in between. The way of a packet is here, in source.h (how it is received) and in
 // ring.h (reserve, commit, take, release). `ours` is this process's end of the ring. For the rest:
 //
 //     layout.h   the bytes of the ring         object.h    the object that holds them
 //     seat.h     who is there, who sleeps      options.h   the command line
-//     waits.h    how the producer waits, and what stops it
+//     waits.h    what stops a process, and whom it waits for
 
 #include "../../common/process.h"
 #include "object.h"

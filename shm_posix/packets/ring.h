@@ -55,10 +55,11 @@ inline void publish(End* it) {
     wake(&it->theirs().asleep);
 }
 
-// Counts one packet more. Release, and acquire in look(), where it is the default: who sees the
-// count also sees what we did before, filling or reading the slot. To wake costs a system call, and
-// a switch of processes if both share a processor: so it is done for a quarter of the ring at once.
-// (That is soon enough: who finds the ring full, or empty, sees the other do the whole ring next.)
+// Counts one packet more. Release, and in look() an acquire (the default order is more): who sees
+// the count also sees what we did before, filling or reading the slot. To wake costs a system call,
+// and a switch of processes if both share a processor: so it is done for a quarter of the ring at
+// once. (That is soon enough: who finds the ring full, or empty, sees the other do the whole ring
+// next.)
 inline void advance(End* it) {
     ++it->next;
     it->mine().count.store(it->next, std::memory_order_release);

@@ -1,5 +1,5 @@
-// How the producer waits: for input, for a free slot, for the end of its child. Every kSlice it
-// looks whether all is over, and it says whom it waits for.
+// What stops a process; and how the producer waits: for input, for a free slot, for the end of its
+// child. Every kSlice it looks whether all is over, and it says whom it waits for.
 
 #pragma once
 
@@ -34,7 +34,7 @@ inline bool over() {
     return stopped || it.si_pid != 0;
 }
 
-// Is called when we have waited a kSlice for the consumer in vain. Says, once: that there is none;
+// Is called every kSlice while we wait for the consumer. Says, once: that there is none;
 // that the one there has handled nothing for kLong.
 inline void watch_consumer() {
     static uint64_t handled = UINT64_MAX;
