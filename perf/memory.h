@@ -174,7 +174,7 @@ inline std::string map(Memory& memory) {
     const bool segment = kind.mechanism == kSystemV;
     if (segment) {
         memory.at = shmat(memory.handle, where, 0);
-        shmctl(memory.handle, IPC_RMID, nullptr);
+        if (shmctl(memory.handle, IPC_RMID, nullptr) == -1) return failure("shmctl", "IPC_RMID");
     } else {
         int flags = kind.mechanism == kPrivate ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
         if (kind.pages == kPool) flags |= MAP_HUGETLB;
