@@ -92,10 +92,10 @@ inline void give_up_in(unsigned seconds) {
 }
 
 // Waits for a child and returns its exit status [waitpid(2)]. A child that is killed, or does not
-// end in `seconds` (0: no limit of ours), is an error.
+// end in `seconds`, is an error.
 inline int wait_for(pid_t child, unsigned seconds) {
     int status = 0;
-    if (seconds > 0) give_up_in(seconds);
+    give_up_in(seconds);
     if (waitpid(child, &status, 0) == -1) err(1, "waitpid(%d)", child);
     alarm(0);  // it would end us in what comes after this [alarm(2)]
     if (WIFSIGNALED(status))

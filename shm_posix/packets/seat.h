@@ -19,13 +19,19 @@
 // process, however that ends, in every PID namespace [fcntl(2)]. It also drops it when the process
 // closes any descriptor of the object: so each opens the object once, and keeps it open.
 
-// Takes (F_WRLCK) or gives back (F_UNLCK) the lock of one side, or of two, beginning with `side`.
-// False: somebody else has it.
-inline bool lock_side(int fd, short type, Side side, int sides = 1) {
+// The bytes of one side, or of two.
+inline struct flock side_lock(short type, Side side, int sides) {
     struct flock it = {};
     it.l_type = type;
     it.l_start = side;
     it.l_len = sides;
+    return it;
+}
+
+// Takes (F_WRLCK) or gives back (F_UNLCK) the lock of one side, or of two, beginning with `side`.
+// False: somebody else has it.
+inline bool lock_side(int fd, short type, Side side, int sides = 1) {
+    struct flock it = side_lock(type, side, sides);
     if (fcntl(fd, F_SETLK, &it) == 0) return true;
     if (errno != EACCES && errno != EAGAIN) err(1, "fcntl(F_SETLK)");
     return false;
@@ -46,10 +52,7 @@ inline bool gone(Presence other) { return other == kLeft || other == kDied; }
 inline Presence find_side(int fd, const Seat& seat, Side side) {
     const uint32_t visits = seat.visits;
     if (visits % 2 == 0) return visits == 0 ? kNever : kLeft;
-    struct flock lock = {};
-    lock.l_type = F_WRLCK;
-    lock.l_start = side;
-    lock.l_len = 1;
+    struct flock lock = side_lock(F_WRLCK, side, 1);
     if (fcntl(fd, F_GETLK, &lock) == -1) err(1, "fcntl(F_GETLK)");
     return lock.l_type == F_UNLCK && seat.visits == visits ? kDied : kHere;
 }

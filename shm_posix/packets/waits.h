@@ -44,10 +44,11 @@ inline void watch_consumer() {
     handled = ours.theirs().count;
     other = ours.other;
     ++slices;
-    if (!child && other != kHere && slices == 1)
+    const bool nobody = !child && other != kHere;
+    if (nobody && slices == 1)
         warnx("%s: the ring is full and nobody consumes; start: %s", name(),
               consume_command().c_str());
-    if ((child || other == kHere) && slices == kLong / kSlice)
+    if (!nobody && slices == kLong / kSlice)
         warnx("the consumer has handled nothing for %d s: is it stopped, or its output not read?",
               kLong / 1000);
 }

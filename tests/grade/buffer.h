@@ -108,7 +108,7 @@ class BoundedBuffer {
 
     void grade() {
         take_turns();
-        if (met("result")) take_odd_lines();
+        if (stage_.met("result")) take_odd_lines();
         wait_and_fill(3);
         wait_and_fill(1);
         hold_everywhere();
@@ -130,11 +130,6 @@ class BoundedBuffer {
     }
 
     static const char* use() { return "seq 1000 | PROGRAM 3 > out; seq 1000 | diff out -; rm out"; }
-
-    bool met(const std::string& id) const {
-        const auto known = stage_.verdicts.met.find(id);
-        return known != stage_.verdicts.met.end() && known->second;
-    }
 
     // Some lines; then the end, while the child waits for more.
     void take_turns() {
@@ -172,7 +167,7 @@ class BoundedBuffer {
             it.in_turns();
             it.run.finish();
             // Without an end it says nothing: who gets the end wrong loses that.
-            const bool says = it.run.why.empty() || met("end");
+            const bool says = it.run.why.empty() || stage_.met("end");
             if (says && it.run.out() != it.wanted() && it.run.out() + "\n" != it.wanted())
                 stage_.lose("result", {"gave it five lines, among them empty ones, one of 62 "
                                        "characters, and a last one without a newline",
@@ -189,7 +184,7 @@ class BoundedBuffer {
         it.in_turns();
         it.run.finish();
         // Lines that are lost without an end, too, cost other points.
-        if (!met("result")) it.lines.clear();
+        if (!stage_.met("result")) it.lines.clear();
         if (it.run.why.empty() && it.run.status() == 0 &&
             (it.lines.empty() || it.run.out() == it.wanted()))
             return stage_.earn("end");
@@ -220,7 +215,7 @@ class BoundedBuffer {
             it.put(slots + 5);
             go_until(run, run.parent(), 60000, [] { return false; });
             const std::set<size_t> held = it.in_objects();
-            if (held.empty() && !met("shared")) {
+            if (held.empty() && !stage_.met("shared")) {
                 run.tracer.kill_all();
                 return lose_all(run.common_objects().empty()
                                     ? "no object is mapped shared and writable in both"
@@ -251,7 +246,7 @@ class BoundedBuffer {
             it.in_turns();
             if (run.out() == it.wanted())
                 stage_.earn("shared");
-            else if (run.out().find('L') == std::string::npos && met("result"))
+            else if (run.out().find('L') == std::string::npos && stage_.met("result"))
                 stage_.lose("shared", {"changed the first letter of a line in the object, from l "
                                        "to L, while the child was held",
                                        "the child printed it as it was before",
@@ -274,8 +269,8 @@ class BoundedBuffer {
                      "the lines go another way, or each process has memory of its own, or the "
                      "parent stores nothing",
                      "docs/explain PROGRAM 1"});
-        for (const char* id : {"result", "slots", "full", "empty", "exact"})
-            stage_.lose(id, {"", "not shown: no line in a shared object", "", ""});
+        stage_.not_shown({"result", "slots", "full", "empty", "exact"},
+                         "no line in a shared object");
     }
 
     void waits(Run& run, Tracee* who, const std::string& id, const std::string& did) {

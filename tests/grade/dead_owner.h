@@ -10,11 +10,11 @@ class DeadOwner : Updates {
 
     void grade() {
         if (!count_one_after_the_other())
-            return not_shown({"killed", "status"}, "there is no shared count");
+            return stage_.not_shown({"killed", "status"}, "there is no shared count");
         report_status();
         // The child alone executes one addition and a little more: this many instructions.
         const int length = kill_after(-1, "");
-        for (int moment = 0; moment < 20 && !lost("killed"); ++moment)
+        for (int moment = 0; moment < 20 && !stage_.lost("killed"); ++moment)
             kill_after(length * moment / 20, std::to_string(moment + 1) + " of 20");
         stage_.earn("killed");
         hold_everywhere();
@@ -22,11 +22,6 @@ class DeadOwner : Updates {
     }
 
   private:
-    bool lost(const std::string& id) const {
-        const auto known = stage_.verdicts.met.find(id);
-        return known != stage_.verdicts.met.end() && !known->second;
-    }
-
     // The child is killed before it has done anything.
     void report_status() {
         {

@@ -313,8 +313,7 @@ inline void change_an_item(Stage& stage, const Usual& usual) {
     for (size_t i = 1; i < kItems[1].size(); ++i) item += static_cast<char>('a' + device() % 26);
     const std::string wanted = replaced(usual.output, kItems[1], item);
     if (wanted == usual.output)
-        return stage.lose("holds",
-                          {"", "not shown: it prints no Daisy when nothing is changed", "", ""});
+        return stage.not_shown({"holds"}, "it prints no Daisy when nothing is changed");
     stage.clear();
     Run run(stage);
     const bool stored = parent_first(run);
@@ -337,7 +336,7 @@ inline void change_an_item(Stage& stage, const Usual& usual) {
 // left then?
 inline void let_the_child_fail(Stage& stage, const Usual& usual) {
     if (usual.output.find("status:0") == std::string::npos)
-        stage.lose("status", {"", "not shown: it prints no status:0 when all is well", "", ""});
+        stage.not_shown({"status"}, "it prints no status:0 when all is well");
     else {
         stage.clear();
         Run run(stage);
@@ -535,14 +534,14 @@ inline void fail_calls(Stage& stage, const Usual& usual) {
 
 inline void grade(Stage& stage) {
     const Usual usual = ordinary_run(stage);
-    const bool shared = stage.verdicts.met["shared"];
+    const bool shared = stage.met("shared");
     if (!shared || !usual.ended) {
         const std::string needs =
             !shared ? "a shared object" : "a program that ends by itself, and not by a signal";
         for (const char* id :
              {"contents", "holds", "waits", "status", "mode", "exists", "residue", "errors"})
             if (!stage.verdicts.met.count(id) || !shared)
-                stage.lose(id, {"", "not shown: it needs " + needs, "", ""});
+                stage.not_shown({id}, "it needs " + needs);
         if (!shared) stage.lose("transcript", {"", "it counts only with a shared object", "", ""});
         return;
     }

@@ -14,12 +14,10 @@ class Measuring {
     explicit Measuring(Stage& stage) : stage_(stage) {}
 
     void grade() {
-        if (!answer()) {
-            for (const char* id :
-                 {"agrees", "same", "found", "covers", "outliers", "drift", "few", "errors"})
-                stage_.lose(id, {"", "not shown: it needs a line that can be read", "", ""});
-            return;
-        }
+        if (!answer())
+            return stage_.not_shown(
+                {"agrees", "same", "found", "covers", "outliers", "drift", "few", "errors"},
+                "it needs a line that can be read");
         const auto word = [](const Said& it, double truth) {
             return it.word == (truth > 1 ? "slower" : truth < 1 ? "faster" : "cannot tell");
         };

@@ -13,11 +13,10 @@ class Readers {
 
     void grade() {
         publish_and_read();
-        if (!stage_.verdicts.met["result"]) {
-            for (const char* id : {"one", "readonly", "whole", "keeps", "killed", "left", "errors"})
-                stage_.lose(id, {"", "not shown: publish and read do not work", "", ""});
-            return;
-        }
+        if (!stage_.met("result"))
+            return stage_.not_shown(
+                {"one", "readonly", "whole", "keeps", "killed", "left", "errors"},
+                "publish and read do not work");
         measure();
         hold_the_writer();
         hold_the_reader();
@@ -32,7 +31,6 @@ class Readers {
     void expect(const std::string& id, const Finding& finding) {
         if (!finding.saw.empty()) stage_.lose(id, finding);
     }
-    bool lost(const std::string& id) const { return stage_.verdicts.findings.count(id) > 0; }
 
     static Run::Options words(const Texts& arguments) {
         Run::Options with;
@@ -173,7 +171,7 @@ class Readers {
     // At each of its calls the writer is held, a reader comes, and the writer is killed there. Of
     // many calls, some.
     void hold_the_writer() {
-        for (int call = 1; !lost("whole") || !lost("killed"); call += 1 + call / 50) {
+        for (int call = 1; !stage_.lost("whole") || !stage_.lost("killed"); call += 1 + call / 50) {
             const std::string old = configuration(some(300, 900)),
                               next = configuration(some(300, 900)), third = configuration(100);
             begin(old);
@@ -209,7 +207,7 @@ class Readers {
 
     // At each of its calls the reader is held, and another is published.
     void hold_the_reader() {
-        for (int call = 1; !lost("whole"); call += 1 + call / 50) {
+        for (int call = 1; !stage_.lost("whole"); call += 1 + call / 50) {
             const std::string old = configuration(500),
                               next = configuration(call % 2 == 0 ? 1 : 1000);
             begin(old);
@@ -246,7 +244,7 @@ class Readers {
 
     // Each call of the writer fails once: it says so, or manages without.
     void fail_calls() {
-        for (int number = 1; number < 100 && !lost("errors"); ++number) {
+        for (int number = 1; number < 100 && !stage_.lost("errors"); ++number) {
             const std::string old = configuration(500), next = configuration(600);
             begin(old);
             Run run(stage_, publishes(next));

@@ -225,11 +225,9 @@ inline void fail_calls(Stage& stage, const Usual& usual) {
 
 inline void grade(Stage& stage) {
     const Usual usual = undisturbed_run(stage);
-    if (!stage.verdicts.met["exchange"]) {
-        for (const char* id : {"errors", "signals", "killed", "orphan", "child", "others"})
-            stage.lose(id, {"", "not shown: it needs an exchange that works", "", ""});
-        return;
-    }
+    if (!stage.met("exchange"))
+        return stage.not_shown({"errors", "signals", "killed", "orphan", "child", "others"},
+                               "it needs an exchange that works");
     fail_calls(stage, usual);
     send_signals(stage, usual);
     kill_the_parent(stage, usual);

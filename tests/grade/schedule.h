@@ -152,8 +152,7 @@ inline void check_left(Stage& stage, const Run& run) {
     const auto left = stage.left();
     const bool process = run.why.rfind("it left", 0) == 0;
     if (left.empty() && !process) return stage.earn("left");
-    if (!process && !run.why.empty())
-        return stage.lose("left", {"", "not shown: " + run.why, "", ""});
+    if (!process && !run.why.empty()) return stage.not_shown({"left"}, run.why);
     stage.lose("left",
                {"ran it to its end",
                 process ? run.why : left.begin()->first + " is left (" + left.begin()->second + ")",

@@ -99,11 +99,16 @@ class Stage {
     }
     // The first finding stays.
     void lose(const std::string& requirement, const Finding& finding) {
-        const auto known = verdicts.met.find(requirement);
-        if (known != verdicts.met.end() && !known->second) return;
+        if (lost(requirement)) return;
         verdicts.met[requirement] = false;
         verdicts.findings[requirement] = finding;
     }
+    // Could not be looked at: no points, and nothing that the program did wrong there.
+    void not_shown(const std::vector<const char*>& requirements, const std::string& why) {
+        for (const char* it : requirements) lose(it, {"", "not shown: " + why, "", ""});
+    }
+    bool met(const std::string& requirement) const { return decided(requirement, true); }
+    bool lost(const std::string& requirement) const { return decided(requirement, false); }
     void remark(const std::string& text) { verdicts.remarks.insert(text); }
 
     // What is there that outlives a process, and was not there before: files in /dev/shm and in the
@@ -154,6 +159,11 @@ class Stage {
     bool endless = false;  // it used all of its processor time: once is enough
 
   private:
+    bool decided(const std::string& requirement, bool how) const {
+        const auto known = verdicts.met.find(requirement);
+        return known != verdicts.met.end() && known->second == how;
+    }
+
     // Where the box is not closed, only what is this user's.
     std::map<std::string, std::string> things() const {
         const bool all_users = box.refused.empty();

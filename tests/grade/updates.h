@@ -133,7 +133,7 @@ class Updates {
                     "no object is mapped shared and writable in both processes: each counts in "
                     "memory of its own");
             else if (!found_ && !run.why.empty())
-                not_shown({"shared"}, run.why);
+                stage_.not_shown({"shared"}, run.why);
             else if (!found_)
                 not_shared("no number in the shared object went to " + std::to_string(times) +
                            " and then to " + std::to_string(2 * times) +
@@ -141,8 +141,8 @@ class Updates {
             else
                 stage_.earn("shared");
             if (!found_)
-                not_shown({"result", "object", "both", "exact", "sleeps"},
-                          run.why.empty() ? "there is no shared count" : run.why);
+                stage_.not_shown({"result", "object", "both", "exact", "sleeps"},
+                                 run.why.empty() ? "there is no shared count" : run.why);
             check_left(stage_, run);
         }
         stage_.clear();
@@ -155,10 +155,6 @@ class Updates {
                      "a child's changes stay in its own memory unless the mapping is MAP_SHARED "
                      "and made before the fork",
                      "grep ' ..-s ' /proc/PID/maps"});
-    }
-
-    void not_shown(const std::vector<const char*>& ids, const std::string& why) {
-        for (const char* id : ids) stage_.lose(id, {"", "not shown: " + why, "", ""});
     }
 
     void print_what_the_object_holds() {
@@ -205,7 +201,7 @@ class Updates {
             if (end.what != Event::over)
                 run.tracer.send(end.who, SIGKILL);
             else if (!run.why.empty())
-                not_shown({"failure"}, run.why);
+                stage_.not_shown({"failure"}, run.why);
             run.finish();
             if (run.why.empty() && run.status() != 0 && run.out().empty())
                 stage_.earn("failure");
@@ -394,7 +390,7 @@ class Updates {
         {
             Run run(stage_, options(times));
             run.finish();
-            if (stage_.verdicts.met["result"] && run.why.empty() &&
+            if (stage_.met("result") && run.why.empty() &&
                 run.out() != "count " + std::to_string(2 * times) + "\n")
                 stage_.lose("exact", {"ran it with " + std::to_string(times), printed(run), "",
                                       "PROGRAM " + std::to_string(times)});
