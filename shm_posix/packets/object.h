@@ -77,8 +77,11 @@ inline void close_object(Ring* ring) {
 inline bool named() {
     struct stat it, there;
     if (fstat(object, &it) == -1) err(1, "fstat(%s)", name());
-    return stat(path().c_str(), &there) == 0 && there.st_dev == it.st_dev &&
-           there.st_ino == it.st_ino;
+    if (stat(path().c_str(), &there) == -1) {
+        if (errno == ENOENT) return false;
+        err(1, "stat(%s)", path().c_str());
+    }
+    return there.st_dev == it.st_dev && there.st_ino == it.st_ino;
 }
 
 // Gives our side up; the last to leave an empty ring removes it. main() calls it, and exit() again.
