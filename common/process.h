@@ -36,7 +36,7 @@ inline void on_signal(int number) {
     const auto say = [](const char* text) { return write(STDERR_FILENO, text, strlen(text)); };
     if (number == SIGALRM || number == SIGBUS) {
         say(program_invocation_short_name);
-        say(number == SIGALRM ? ": waitpid: the child did not end in time\n"
+        say(number == SIGALRM ? ": waitpid: the child keeps us waiting\n"
                               : ": SIGBUS: the object became shorter while it was mapped\n");
         _exit(1);
     }

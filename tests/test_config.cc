@@ -288,7 +288,9 @@ TEST_CASE("config: output that cannot be written is exit 1", "[config]") {
          {"get a", "load app.conf", "readers 1", "trespass", "--help", "get --watch a"})
         for (const std::string to : {">/dev/full", ">&-"}) {
             INFO(words << " " << to);
-            CHECK(shell(quoted(ours()) + " " + words + " " + to, it.scratch.path).status == 1);
+            const Result result = shell(quoted(ours()) + " " + words + " " + to, it.scratch.path);
+            CHECK(result.status == 1);
+            CHECK(has(result.err, "shared_config: write(stdout): "));
         }
 }
 

@@ -1,11 +1,14 @@
 // The image of a configuration: its layout, how it is made, how a key is looked up in it. Bytes
 // only: no file, no mapping; so the tests can try a hundred thousand damaged images in one process.
+// The image of `host = localhost` and `port = 8080`:
 //
-//     Header │ table: two slots for each entry │ entries, one after the other: Entry, key, value
+//     byte 0   32                 48                     77                101
+//     Header │ table: 0 77 48 0 │ Entry host localhost │ Entry port 8080 │
 //
-// A key's hash says at which slot to begin. That slot and the next ones say which entries may be
-// the key's, up to a slot that is empty. So a lookup that finds its key touches a few pages,
-// however large the image is, and checks only what it uses. Before it says no, it checks all.
+// The table has two slots for each entry. A key's hash says at which to begin: that slot and the
+// next ones say where the entries are that may be the key's, up to a slot that is empty, 0. So a
+// lookup that finds its key touches a few pages, however large the image is, and checks only what
+// it uses. Before it says no, it checks all. make() writes an image, find() looks in it.
 
 #pragma once
 

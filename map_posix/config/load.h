@@ -1,4 +1,5 @@
-// The loader: reads the text of a configuration, makes an image of it aside, publishes it.
+// The loader: reads the text of a configuration, makes an image of it aside, publishes it. Begin
+// with load(), at the end; the parts are above it, in its order.
 
 #pragma once
 
@@ -11,6 +12,7 @@
 
 #include "../../common/process.h"
 #include "image.h"
+#include "readers.h"
 
 inline std::string read_text(const char* file) {
     const int fd = open(file, O_RDONLY);
@@ -56,10 +58,6 @@ inline config::Entries parse(std::string_view text, const char* file) {
     }
     if (entries.empty()) errx(1, "%s: holds no 'key = value'", file);
     return entries;
-}
-
-inline int open_existing(const char* name) {
-    return open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);  // a FIFO would make us wait
 }
 
 // Nobody's data is overwritten or removed: a file in our way must be an image, and this user's.
@@ -113,7 +111,7 @@ inline int make_next(const char* next) {
 }
 
 // Makes the image of a text and publishes it.
-inline int load(const char* file, const char* path, const char* directory) {
+inline int load(const char* file, const char* directory) {
     const std::string text = read_text(file);
     const config::Entries entries = parse(text, file);
     const std::string image = config::make(entries);

@@ -16,9 +16,13 @@ using config::Image;
 
 inline const char* path = "./config.image";  // as main() has it from the command line
 
+inline int open_existing(const char* name) {
+    return open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);  // a FIFO would make us wait
+}
+
 // Opens the image for reading, refuses a file not fit to be one. `bytes` is its length.
 inline int open_image(size_t* bytes) {
-    const int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);  // a FIFO would make us wait
+    const int fd = open_existing(path);
     if (fd == -1 && errno == ENOENT)
         errx(1, "open(%s): %s\n  make it: %s load FILE --image %s", path, strerror(errno),
              shell_word(program_invocation_name).c_str(), shell_word(path).c_str());

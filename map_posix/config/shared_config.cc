@@ -22,10 +22,14 @@
 
 static std::string directory;  // where the image is
 
+static void flush() {
+    if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
+}
+
 static void print(std::string_view value) {
     fwrite(value.data(), 1, value.size(), stdout);
     putchar('\n');
-    if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
+    flush();
 }
 
 static int get(const char* key) {
@@ -97,7 +101,11 @@ int main(int argc, char** argv) {
         if (c == '?') exit(2);
         if (c == 'i') path = optarg;
         if (c == 'w') watching = true;
-        if (c == 'h') return printf(kHelp, argv[0], path) < 0 || fflush(stdout) != 0;
+        if (c == 'h') {
+            printf(kHelp, argv[0], path);
+            flush();
+            return 0;
+        }
     }
     if (*path == '\0') errx(2, "the image's path is empty");
     const char* slash = strrchr(path, '/');
@@ -111,7 +119,7 @@ int main(int argc, char** argv) {
         errx(2, "%s: such a name is for an image in the making", path);
     int status = 0;
     if (verb == "load" && word)
-        status = load(word, path, directory.c_str());
+        status = load(word, directory.c_str());
     else if (verb == "get" && word && watching)
         watch(word);
     else if (verb == "get" && word)
@@ -122,6 +130,6 @@ int main(int argc, char** argv) {
         status = trespass();
     else
         errx(2, "needs a verb and what belongs to it; see --help");
-    if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
+    flush();
     return status;
 }
