@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "../common/process.h"
-#include "../shm_posix/packets/ring.h"
+#include "../shm_posix/packets/join.h"
 #include "rounds.h"
 
 // Two of them in batches, which tells what batches do from what the way does.
@@ -25,8 +25,7 @@ struct Line {
     How how;
     size_t size;            // bytes of every message
     int fds[2] = {-1, -1};  // to read, to write; of a ring and a message queue both the same
-    Ring* memory = nullptr;
-    End end = {};
+    End end = {};           // of a ring
     // Of what goes through read(2) and write(2): a message, or as many as fit into 64 KiB. The
     // sender has filled it up to `filled`; the receiver, too, and has used what is before `used`.
     std::vector<unsigned char> buffer = {};
@@ -44,8 +43,7 @@ inline void open_ring(Line& line) {
     for (auto step : {make, reserve, map})
         if (line.problem.empty()) line.problem = step(memory);
     line.fds[0] = line.fds[1] = memory.handle;
-    if (line.problem.empty())
-        line.memory = ring_create(memory.at, line.slots(), uint32_t(line.size));
+    if (line.problem.empty()) line.end = ring_create(memory.at, line.slots(), uint32_t(line.size));
 }
 
 inline void open_queue(Line& line) {
@@ -78,8 +76,8 @@ inline void open_line(Line& line) {
 // Keeps one side: a reader sees the end of the line when the last writer is gone. The descriptor of
 // a ring stays open: to close it would drop the lock that tells who is there.
 inline void keep(Line& line, Side side) {
-    if (line.memory != nullptr) {
-        if (const char* fault = ring_join(&line.end, line.fds[0], line.memory, side))
+    if (line.end.ring) {
+        if (const char* fault = ring_join(&line.end, line.fds[0], side))
             errx(1, "ring_join: the ring %s", fault);
     } else if (line.how != kQueue) {
         int& other = line.fds[side == kProducer ? 0 : 1];
@@ -89,8 +87,8 @@ inline void keep(Line& line, Side side) {
 }
 
 inline void close_line(Line& line) {
-    if (line.end.ring) ring_leave(&line.end);
-    if (line.memory) munmap(line.memory, line.bytes());
+    if (line.end.fd != -1) ring_leave(&line.end);
+    if (line.end.ring) munmap(line.end.ring, line.bytes());
     if (line.fds[0] != -1) close(line.fds[0]);
     if (line.fds[1] != -1 && line.fds[1] != line.fds[0]) close(line.fds[1]);
 }

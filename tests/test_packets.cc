@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/futex.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -15,7 +16,7 @@
 #include <random>
 #include <set>
 
-#include "../shm_posix/packets/ring.h"
+#include "../shm_posix/packets/join.h"
 #include "../shm_posix/packets/source.h"
 #include "support.h"
 #include "traced.h"
@@ -109,7 +110,8 @@ struct SharedRing {
         REQUIRE(ftruncate(fd, static_cast<off_t>(size)) == 0);
         memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         REQUIRE(memory != MAP_FAILED);
-        ring = ring_create(memory, slots, bytes);
+        made = ring_create(memory, slots, bytes);
+        ring = made.ring;
     }
     ~SharedRing() {
         munmap(memory, size);
@@ -124,8 +126,8 @@ struct SharedRing {
         const pid_t child = fork();
         if (child != 0) return child;
         alarm(kPatience);
-        End end;
-        _exit(ring_join(&end, fd, ring, side) || !act(&end));
+        End end = made;
+        _exit(ring_join(&end, fd, side) || !act(&end));
     }
     // The same to its end; returns its status as the shell has it.
     template <class Act>
@@ -140,6 +142,7 @@ struct SharedRing {
     const size_t size;
     int fd = -1;
     void* memory = nullptr;
+    End made;  // an end without a side
     Ring* ring = nullptr;
 };
 
@@ -207,6 +210,15 @@ TEST_CASE("--pipe hands over what there is when its input pauses", "[packets]") 
     const Result result = program.finish();
     CHECK(result.status == 0);
     CHECK(has(result.err, "handled 3 packets, 14 bytes"));
+}
+
+TEST_CASE("--pipe: the end of its input needs no slot", "[packets]") {
+    RingName ring;
+    const Result result =
+        run({kProgram, "produce", "--pipe", "--slots", "1", "--name", ring.name}, "x");
+    CHECK(result.status == 0);
+    CHECK(!has(result.err, "full"));
+    CHECK(has(result.err, ": 1 packets wait in it\n"));
 }
 
 // Its object has no name, so leaving needs no look at who else is there: that took both locks.
@@ -451,6 +463,20 @@ TEST_CASE("a numbered packet that was changed is noticed", "[packets]") {
             REQUIRE(!is_numbered(packet.data(), length, number));
             packet[i] ^= 16;
         }
+    }
+}
+
+TEST_CASE("a numbered packet that was changed in the ring is not handled", "[packets]") {
+    for (const std::string pipe : {"", " --pipe"}) {
+        RingName ring;
+        CHECK(run({kProgram, "produce", "--generate", "1", "--name", ring.name}).status == 0);
+        std::string bytes = contents(ring.path);
+        bytes[sizeof(Ring) + sizeof(Slot) + 30] ^= 1;
+        put(ring.path, bytes);
+        const Result result = shell(kTyped + " consume" + pipe + " --name " + ring.name);
+        CHECK(result.status == 1);
+        CHECK(result.out == "");
+        CHECK(has(result.err, "packet 0: is another one, or has changed\n"));
     }
 }
 
@@ -718,16 +744,45 @@ TEST_CASE("a run that is stopped after its input has ended still handles all", "
     }
 }
 
-TEST_CASE("a run whose child does not come to its end is given up after the stop", "[packets]") {
+TEST_CASE("a run whose child does not come to its end is given up 10 seconds after the stop",
+          "[packets]") {
     const Unread out;
-    Program both({"sh", "-c", "exec " + kTyped + " --pipe > " + out.path});
-    both.write(random_bytes(200000));
-    both.close_input();
-    REQUIRE(eventually(has_left, std::to_string(both.pid())));
-    kill(both.pid(), SIGTERM);
+    Traced both({kProgram, "--generate", "99999999", "--pipe"},
+                [&] { dup2(open(out.path.c_str(), O_WRONLY | O_CLOEXEC), 1); });
+    const auto until = [&](uint64_t call, uint64_t command) {
+        return both
+            .until([=](const Event& event) {
+                return event.what == Event::enters && event.who->number == 0 &&
+                       event.who->call == call &&
+                       (call != SYS_futex || event.who->argument[1] == command);
+            })
+            .who;
+    };
+    Tracee* parent = until(SYS_futex, FUTEX_WAIT);  // the ring is full
+    both.tracer.send(parent, SIGTERM);
+    both.tracer.go_on(parent);
+    parent = until(SYS_close, 0);  // it leaves the ring
+    sleep(5);                      // of the ten seconds
+    both.tracer.go_on(parent);
+    CHECK(both.ends_within(0, 8000));
     const Result result = both.finish();
     CHECK(result.status == 1);
-    CHECK(result.err == "producer_consumer: waitpid: the child did not end in time\n");
+    CHECK(has(result.err, "producer_consumer: waitpid: the child keeps us waiting\n"));
+}
+
+TEST_CASE("a stop that comes before run knows its child limits the wait for it, too", "[packets]") {
+    Traced both({kProgram, "--pipe"});
+    Tracee* parent = both.until_fork().who;
+    both.until_begin();  // the child is held
+    both.tracer.send(parent, SIGTERM);
+    both.tracer.go_on(parent);
+    const Event limit = both.until([](const Event& event) {
+#ifdef SYS_alarm
+        if (event.what == Event::enters && event.who->call == SYS_alarm) return true;
+#endif
+        return event.what == Event::enters && event.who->call == SYS_setitimer;
+    });
+    CHECK(limit.who == parent);
 }
 
 TEST_CASE("a second signal ends a consumer that can write no more", "[packets]") {
@@ -823,8 +878,8 @@ TEST_CASE("the ring goes on after its producer was killed", "[packets]") {
         return kill(getpid(), SIGKILL) == -1;
     });
     REQUIRE(killed == 128 + SIGKILL);
-    End consumer;
-    REQUIRE(ring_join(&consumer, shared.fd, shared.ring, kConsumer) == nullptr);
+    End consumer = shared.made;
+    REQUIRE(ring_join(&consumer, shared.fd, kConsumer) == nullptr);
     for (const char expected : {'a', 'b', 'c'}) {
         Slot* slot = take(&consumer, 0);
         REQUIRE(slot != nullptr);
@@ -881,6 +936,23 @@ TEST_CASE("who cannot print keeps nobody from the ring", "[packets]") {
     }
 }
 
+TEST_CASE("who cannot print its summary has left the ring", "[packets]") {
+    const Unread out;
+    const std::string page(4096, 'x');
+    while (write(out.fd, page.data(), page.size()) > 0) continue;
+    const auto gone = [](const std::string& path) { return !exists(path); };
+    RingName ring;
+    const std::string name = " --name " + ring.name, to = name + " > " + out.path;
+    Program producer({"sh", "-c", "exec " + kTyped + " produce --generate 5" + to});
+    REQUIRE(eventually(exists, ring.path));
+    Program consumer({"sh", "-c", "exec " + kTyped + " consume" + to});
+    CHECK(eventually(gone, ring.path));
+    for (Program* mute : {&producer, &consumer}) {
+        CHECK(!process_gone(std::to_string(mute->pid())));
+        kill(mute->pid(), SIGKILL);
+    }
+}
+
 TEST_CASE("a packet that may be seen twice stays in doubt until it is handled", "[packets]") {
     SharedRing shared;
     const int produced = shared.run(kProducer, [](End* producer) {
@@ -896,11 +968,11 @@ TEST_CASE("a packet that may be seen twice stays in doubt until it is handled", 
     const Seat& seat = shared.ring->seat[kConsumer];
     const auto in_doubt = [&] { return seat.begun != seat.count; };
     CHECK(in_doubt());
-    End consumer;
-    REQUIRE(ring_join(&consumer, shared.fd, shared.ring, kConsumer) == nullptr);
+    End consumer = shared.made;
+    REQUIRE(ring_join(&consumer, shared.fd, kConsumer) == nullptr);
     ring_leave(&consumer);  // without having handled anything
     CHECK(in_doubt());
-    REQUIRE(ring_join(&consumer, shared.fd, shared.ring, kConsumer) == nullptr);
+    REQUIRE(ring_join(&consumer, shared.fd, kConsumer) == nullptr);
     CHECK(consumer.next == 0);
     REQUIRE(take(&consumer, 0) != nullptr);
     release(&consumer);
@@ -931,8 +1003,8 @@ TEST_CASE("a consumer killed while it has nothing leaves no doubt", "[packets]")
 
 TEST_CASE("a wait in vain says who is there, and counts as a sleep", "[packets]") {
     SharedRing shared;
-    End consumer;
-    REQUIRE(ring_join(&consumer, shared.fd, shared.ring, kConsumer) == nullptr);
+    End consumer = shared.made;
+    REQUIRE(ring_join(&consumer, shared.fd, kConsumer) == nullptr);
     for (int i = 0; i < 3; ++i) CHECK(take(&consumer, 1) == nullptr);
     CHECK(consumer.other == kNever);
     CHECK(shared.ring->seat[kConsumer].slept == 3);
@@ -941,8 +1013,8 @@ TEST_CASE("a wait in vain says who is there, and counts as a sleep", "[packets]"
 TEST_CASE("a sleeper is woken by what it waits for, not by its deadline", "[packets]") {
     for (const bool packet : {true, false}) {
         SharedRing shared;
-        End producer;
-        REQUIRE(ring_join(&producer, shared.fd, shared.ring, kProducer) == nullptr);
+        End producer = shared.made;
+        REQUIRE(ring_join(&producer, shared.fd, kProducer) == nullptr);
         const pid_t child = shared.start(kConsumer, [packet](End* consumer) {
             const bool came = take(consumer, 3600 * 1000) != nullptr;
             if (!came) take(consumer, 0);  // nullptr means: ask again
@@ -1095,6 +1167,21 @@ TEST_CASE("a consumer that is stopped is told of, while the ring is full and at 
     const Result result = ended.finish();
     CHECK(result.status == 0);
     CHECK(result.out == "one\ntwo\n");
+}
+
+TEST_CASE("nothing handled for 3 s means 3 s", "[packets]") {
+    const Unread out;
+    Program both({"sh", "-c", "exec " + kTyped + " --pipe > " + out.path});
+    both.write(random_bytes(200000));
+    both.close_input();
+    REQUIRE(eventually(has_left, std::to_string(both.pid())));
+    usleep(1200 * 1000);  // its parent looks each 0.25 s, and so the next time soon
+    const long begun = Tracer::now();
+    std::string room(65536, '\0');
+    REQUIRE(read(out.fd, &room[0], room.size()) > 0);  // it handles some more
+    both.await_err("the consumer has handled nothing for 3 s: ");
+    CHECK(Tracer::now() - begun >= 3000);
+    kill(both.pid(), SIGKILL);
 }
 
 // Each of the two in a PID namespace of its own, where it is process 1; /dev/shm is the same.
@@ -1480,4 +1567,23 @@ TEST_CASE("a ring that is removed before we have our side of it is none", "[pack
     CHECK(result.status == 0);
     CHECK(result.out == "late\n");
     CHECK(!exists(ring.path));
+}
+
+TEST_CASE("a header that is damaged after its check is of no consequence", "[packets]") {
+    RingName ring;
+    const std::string all = random_bytes(250);
+    CHECK(run({kProgram, "produce", "--pipe", "--slots", "4", "--size", "100", "--name", ring.name},
+              all)
+              .status == 0);
+    const auto damage = [&] {
+        const int fd = open(ring.path.c_str(), O_WRONLY | O_CLOEXEC);
+        const uint32_t most[] = {kMostSlots, kMostSize};
+        CHECK(pwrite(fd, most, sizeof most, offsetof(Ring, slots)) == sizeof most);
+        close(fd);
+    };
+    const Sweep result =
+        held_at(F_SETLK, {kProgram, "consume", "--pipe", "--name", ring.name}, damage, [] {});
+    CHECK(result.status == 0);
+    CHECK((result.out == all));
+    CHECK(has(result.err, "handled 3 packets, 250 bytes\nring of 4 slots"));
 }

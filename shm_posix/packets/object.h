@@ -1,4 +1,5 @@
 // The shared memory object that holds the ring: made, opened, mapped, joined, given up, removed.
+// Begin with join_by_name(), at the end; run has make_object() and join() alone.
 
 #pragma once
 
@@ -7,8 +8,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "join.h"
 #include "options.h"
-#include "ring.h"
 
 inline int object = -1;  // opened once: another descriptor, closed, would drop our lock
 inline End ours;         // our end of the ring in it
@@ -22,16 +23,16 @@ inline bool joined = false;
     exit(1);
 }
 
-inline Ring* map_object(uint64_t bytes) {
+inline void* map_object(uint64_t bytes) {
     const auto length = static_cast<size_t>(bytes);
     void* memory = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, object, 0);
     if (memory == MAP_FAILED) err(1, "mmap(%ju bytes)", uintmax_t{bytes});
-    return static_cast<Ring*>(memory);
+    return memory;
 }
 
 // A new object with a ring in it and without a name: whatever ends us, nothing is left
 // [O_TMPFILE in open(2)]. Where shm_open(3) makes its objects, so the limits of /dev/shm hold.
-inline Ring* make_object() {
+inline void make_object() {
     const uint64_t bytes = ring_bytes(options.slots, options.size);
     // A 32-bit program has neither the addresses nor the off_t for more.
     if (bytes > PTRDIFF_MAX) errx(1, "a ring of %ju bytes is too large to map", uintmax_t{bytes});
@@ -42,13 +43,13 @@ inline Ring* make_object() {
     // may end the call [posix_fallocate(3)].
     while ((errno = posix_fallocate(object, 0, static_cast<off_t>(bytes))) != 0)
         if (errno != EINTR) err(1, "posix_fallocate(/dev/shm, %ju bytes)", uintmax_t{bytes});
-    return ring_create(map_object(bytes), options.slots, options.size);
+    ours = ring_create(map_object(bytes), options.slots, options.size);
 }
 
-// Opens and maps the object of that name; nullptr: there is none.
-inline Ring* open_object() {
+// Opens and maps the object of that name; false: there is none.
+inline bool open_object() {
     object = shm_open(name(), O_RDWR, 0);
-    if (object == -1 && errno == ENOENT) return nullptr;
+    if (object == -1 && errno == ENOENT) return false;
     if (object == -1) err(1, "shm_open(%s)", name());
     struct stat it;
     if (fstat(object, &it) == -1) err(1, "fstat(%s)", name());
@@ -57,19 +58,17 @@ inline Ring* open_object() {
              shell_word(path()).c_str());
     const auto bytes = static_cast<uint64_t>(it.st_size);
     // More than PTRDIFF_MAX a 32-bit program cannot map, and would map less [mmap(2)].
-    if (bytes < sizeof(Ring) || bytes > PTRDIFF_MAX) refuse("holds no ring");
-    Ring* ring = map_object(bytes);
-    if (const char* fault = ring_fault(ring, bytes)) refuse(fault);
-    const uint32_t slots = ring->slots, size = ring->size;
-    const bool small = options.generate && size < kLongest;
-    if (small || (options.sized && (options.slots != slots || options.size != size)))
-        errx(1, "%s: has %u slots of %u bytes, not as you ask%s", name(), slots, size,
+    if (bytes == 0 || bytes > PTRDIFF_MAX) refuse("holds no ring");
+    if (const char* fault = ring_open(&ours, map_object(bytes), bytes)) refuse(fault);
+    const bool small = options.generate && ours.size < kLongest;
+    if (small || (options.sized && (options.slots != ours.slots || options.size != ours.size)))
+        errx(1, "%s: has %u slots of %u bytes, not as you ask%s", name(), ours.slots, ours.size,
              small ? "; --generate needs 1500" : "");
-    return ring;
+    return true;
 }
 
-inline void close_object(Ring* ring) {
-    munmap(ring, static_cast<size_t>(ring_bytes(ring->slots, ring->size)));
+inline void close_object() {
+    munmap(ours.ring, static_cast<size_t>(ring_bytes(ours.slots, ours.size)));
     close(object);  // and with it the locks
 }
 
@@ -94,7 +93,7 @@ inline void leave() {
     const bool last = options.verb != "run" && lock_side(object, F_WRLCK, kProducer, 2) && named();
     const uint64_t waiting = last ? ring_waiting(ours.ring) : 0;
     if (last && waiting == 0 && shm_unlink(name()) == -1) err(1, "shm_unlink(%s)", name());
-    close(object);  // and with it the locks: who waits to print keeps nobody from joining
+    close(object);  // and with it the locks, before we print
     if (waiting == 0) return;
     warnx("%s: %ju packets wait in it", name(), uintmax_t{waiting});
     fprintf(stderr, "  handle them: %s\n", consume_command().c_str());
@@ -102,8 +101,8 @@ inline void leave() {
 }
 
 // Takes our side of a ring until we exit.
-inline void join(Ring* ring, Side side) {
-    if (const char* fault = ring_join(&ours, object, ring, side)) refuse(fault);
+inline void join(Side side) {
+    if (const char* fault = ring_join(&ours, object, side)) refuse(fault);
     joined = true;
     atexit(leave);
 }
@@ -111,14 +110,14 @@ inline void join(Ring* ring, Side side) {
 // Makes a ring, joins it, and gives it the name last: whatever fails before leaves nothing, and who
 // opens the name finds a whole ring. False: somebody else has taken the name [linkat(2)].
 inline bool make_by_name(Side side) {
-    Ring* ring = make_object();
-    join(ring, side);
+    make_object();
+    join(side);
     const std::string self = "/proc/self/fd/" + std::to_string(object);
     if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path().c_str(), AT_SYMLINK_FOLLOW) == 0)
         return true;
     if (errno != EEXIST) err(1, "linkat(%s, %s)", self.c_str(), path().c_str());
     joined = false;
-    close_object(ring);
+    close_object();
     return false;
 }
 
@@ -127,17 +126,17 @@ inline bool make_by_name(Side side) {
 // - when somebody has removed it before we had our side;
 // - when our side is taken, for a tenth of a second: who leaves last holds both for a moment.
 inline void join_by_name(Side side) {
-    Ring* ring;
     for (int tries = 1;; ++tries) {
-        ring = open_object();
-        if (!ring && make_by_name(side)) return;
-        if (!ring) continue;
-        const bool taken = !lock_side(object, F_WRLCK, side);
-        if (named() && (!taken || tries >= 100)) break;
-        close_object(ring);
-        poll(nullptr, 0, 1);
+        if (open_object()) {
+            const bool taken = !lock_side(object, F_WRLCK, side);
+            if (named() && (!taken || tries >= 100)) break;
+            close_object();
+            poll(nullptr, 0, 1);
+        } else if (make_by_name(side)) {
+            return;
+        }
     }
-    join(ring, side);  // which says so, if our side is taken
+    join(side);  // which says so, if our side is taken
     const bool doubt = side == kConsumer && ours.mine().begun != ours.next;
     if (ours.next > 0 || doubt)
         warnx("%s: goes on with packet %ju%s", name(), uintmax_t{ours.next},

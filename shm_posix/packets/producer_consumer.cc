@@ -9,9 +9,11 @@
 // there: no copy in between. The way of a packet is here, in source.h (how it is received) and in
 // ring.h (reserve, commit, take, release). `ours` is this process's end of the ring. For the rest:
 //
-//     layout.h   the bytes of the ring         object.h    the object that holds them
-//     seat.h     who is there, who sleeps      options.h   the command line
+//     seat.h     who is there, who sleeps      join.h      a ring made, and a side of it taken
+//     object.h   the object that holds it      options.h   the command line
 //     waits.h    what stops a process, and whom it waits for
+
+#include <poll.h>
 
 #include "../../common/process.h"
 #include "object.h"
@@ -20,6 +22,28 @@
 #include "waits.h"
 
 static uint64_t first, bytes;  // of the packets of this process: the first number, all bytes
+
+// A free slot, however long that takes; nullptr if all is over and the ring full.
+static Slot* wait_for_slot() {
+    for (;;) {
+        Slot* slot = reserve(&ours, kSlice);
+        if (slot || over()) return slot;
+        watch_consumer();
+    }
+}
+
+// Waits for input; false if there is no more, or all is over before.
+static bool wait_for_input(int fd) {
+    pollfd it = {fd, POLLIN, 0};
+    for (int ms = 0; !stopped; ms = kSlice) {
+        const int ready = poll(&it, 1, ms);
+        if (ready > 0) return it.revents != POLLHUP;  // a pipe's end needs no slot [poll(2)]
+        if (ready == -1 && errno != EINTR) err(1, "poll(input)");
+        publish(&ours);  // input pauses: hand over what there is
+        if (over()) break;
+    }
+    return false;
+}
 
 // Commits the slot from wait_for_slot(): it holds a packet now.
 static void put_in_ring(size_t length, uint32_t tag = 0) {
@@ -79,16 +103,15 @@ static void receive_packets(int udp) {
     ours.ring->dropped += dropped_udp(udp);
 }
 
-// Handles the packet in hand: it goes to stdout, or if it is numbered, it must be whole and next.
+// Handles the packet in hand: if it is numbered, it must be whole and next; --pipe: to stdout.
 static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
     const uintmax_t number = ours.next;
     if (length > ours.size) errx(1, "packet %ju: has an impossible length", number);
-    if (!options.pipe && tag == kNumbered && !is_numbered(data, length, number))
+    if (tag == kNumbered && !is_numbered(data, length, number))
         errx(1, "packet %ju: is another one, or has changed", number);
-    if (!options.pipe) return;
-    for (uint32_t done = 0; done < length;) {
+    for (uint32_t done = 0; options.pipe && done < length;) {
         const ssize_t written = write(STDOUT_FILENO, data + done, length - done);
-        if (written == -1) err(1, "write(stdout)");
+        if (written == -1) err(1, "write(stdout)");  // or is not to wait, and full: EAGAIN
         done += static_cast<uint32_t>(written);
     }
 }
@@ -122,7 +145,7 @@ static void summary(const char* did) {
 }
 
 // The receiving process.
-static int produce(int udp) {
+static void produce(int udp) {
     if (options.udp)
         receive_packets(udp);
     else if (options.generate)
@@ -130,19 +153,14 @@ static int produce(int udp) {
     else
         receive_stdin();
     publish(&ours);
-    if (!child) summary("handed over");  // in run the consumer prints it, for both
-    return 0;
 }
 
-// The processing process; its exit status is 1 after a producer that died.
-static int consume() {
+// The processing process; true: the producer died.
+static bool consume() {
     if (options.verb == "consume" && ours.theirs().visits == 0)
         warnx("%s: nobody produces yet; start: %s", name(),
               command("produce --generate 1000").c_str());
-    const bool died = handle_packets();
-    if (died) warnx("the producer died; all that it handed over is handled");
-    summary("handled");
-    return died;
+    return handle_packets();
 }
 
 int main(int argc, char** argv) {
@@ -153,7 +171,7 @@ int main(int argc, char** argv) {
     handle_stops(stop, SA_RESTART);
     Side side = options.verb == "consume" ? kConsumer : kProducer;
     if (run) {
-        Ring* ring = make_object();
+        make_object();
         handle_signal(SIGCHLD, end_poll, SA_RESTART);
         child = spawn();  // it inherits descriptor and mapping, but no record lock
         if (child == 0) {
@@ -161,14 +179,23 @@ int main(int argc, char** argv) {
             handle_stops(SIG_IGN, 0);  // its parent ends the input, and it goes on to its end
             stopped = 0;               // a stop may have come since the fork
         }
-        join(ring, side);
+        if (stopped) give_up_in(10);  // it came before we had a child
+        join(side);
     } else {
         join_by_name(side);
     }
     first = ours.next;
-    int status = side == kProducer ? produce(udp) : consume();
-    leave();  // now, since the child ends when it finds us gone
-    if (child) status = wait_for_consumer();
+    bool died = false;
+    if (side == kProducer)
+        produce(udp);
+    else
+        died = consume();
+    // Before we print, which may take long: so we keep nobody from joining. And before we wait: in
+    // run, the child ends when it finds us gone.
+    leave();
+    if (died) warnx("the producer died; all that it handed over is handled");
+    if (!child) summary(side == kProducer ? "handed over" : "handled");  // the child's is for both
+    const int status = child ? wait_for_consumer() : died;
     if (stopped && !options.udp) end_by(stopped);  // cut short; --udp is done when it is stopped
     return status;
 }

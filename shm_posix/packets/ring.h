@@ -19,9 +19,34 @@
 #include <stdint.h>
 
 #include <atomic>
+#include <type_traits>
 
-#include "layout.h"
 #include "seat.h"
+
+constexpr uint32_t kRingMagic = 0x34474e52;                    // "RNG4" on a little-endian machine
+constexpr uint32_t kMostSlots = 1 << 20, kMostSize = 1 << 16;  // slots; bytes of a packet
+
+// The ring in shared memory: this head, with a seat for each of the two sides, then the slots.
+// There are no pointers in it, so each process may map it at another address.
+struct Ring {
+    uint32_t magic;                     // kRingMagic
+    std::atomic<uint32_t> slots, size;  // how many; bytes of the largest packet
+    // The producer's statistics: packets that it dropped; those of them larger than a slot.
+    std::atomic<uint64_t> dropped, oversize;
+    Seat seat[2];  // by Side
+};
+static_assert(std::is_standard_layout<Ring>::value && sizeof(Ring) == 192,
+              "laid out alike in every program");
+
+// A packet's place; its bytes follow. `tag` is for the programs: what kind of packet this is.
+struct Slot {
+    uint32_t length, tag;
+    unsigned char* data() { return reinterpret_cast<unsigned char*>(this + 1); }
+};
+
+// Bytes from one slot to the next. Each begins on a cache line: one process writes to a slot while
+// the other reads its neighbour. In 64 bits, also where size_t has 32.
+inline uint64_t slot_bytes(uint32_t size) { return (sizeof(Slot) + uint64_t{size} + 63) / 64 * 64; }
 
 // One end of the ring, a process's own. In a ring of 8 slots:
 //
@@ -55,11 +80,10 @@ inline void publish(End* it) {
     wake(&it->theirs().asleep);
 }
 
-// Counts one packet more. Release, and in look() an acquire (the default order is more): who sees
-// the count also sees what we did before, filling or reading the slot. To wake costs a system call,
-// and a switch of processes if both share a processor: so it is done for a quarter of the ring at
-// once. (That is soon enough: who finds the ring full, or empty, sees the other do the whole ring
-// next.)
+// Counts one packet more. Release, and in look() acquire: who sees the count also sees what we did
+// before, filling or reading the slot. To wake costs a system call, and a switch of processes if
+// both share a processor: so it is done for a quarter of the ring at once. (That is soon enough:
+// who finds the ring full, or empty, sees the other do the whole ring next.)
 inline void advance(End* it) {
     ++it->next;
     it->mine().count.store(it->next, std::memory_order_release);
@@ -68,7 +92,8 @@ inline void advance(End* it) {
 
 // Looks how far the other side is; true: there is a slot, or a packet.
 inline bool look(End* it) {
-    it->limit = it->theirs().count + (it->side == kProducer ? it->slots : 0);
+    const uint64_t count = it->theirs().count.load(std::memory_order_acquire);
+    it->limit = count + (it->side == kProducer ? it->slots : 0);
     return it->next < it->limit;
 }
 
@@ -77,14 +102,14 @@ inline bool look(End* it) {
 inline bool wait(End* it, int ms) {
     if (it->next < it->limit || look(it)) return true;
     Seat& mine = it->mine();
-    mine.asleep = 1;  // 1
+    mine.asleep.store(1, std::memory_order_relaxed);  // 1
     std::atomic_thread_fence(std::memory_order_seq_cst);
     const bool last = it->side == kConsumer && has_left(it->theirs());  // no more will come
     if (!look(it) && !last) {                                           // 2
         mine.slept = mine.slept + 1;
         sleep_on(&mine.asleep, ms);  // 3
     }
-    mine.asleep = 0;
+    mine.asleep.store(0, std::memory_order_relaxed);
     if (look(it)) return true;
     it->other = find_side(it->fd, it->theirs(), it->other_side());
     return look(it);  // before it went, it may have done something still
@@ -116,40 +141,3 @@ inline Slot* take(End* consumer, int ms) {
 
 // The packet in hand is handled. A successor begins behind it.
 inline void release(End* consumer) { advance(consumer); }
-
-// Takes that side of the ring in the object behind `fd`, until ring_leave() or our death, and goes
-// on at its count. Returns nullptr, or what prevents it.
-inline const char* ring_join(End* it, int fd, Ring* ring, Side side) {
-    if (!lock_side(fd, F_WRLCK, side))
-        return side == kProducer ? "has a producer" : "has a consumer";
-    *it = End();
-    it->ring = ring;
-    it->fd = fd;
-    it->side = side;
-    it->slots = ring->slots;
-    it->size = ring->size;
-    it->next = it->limit = it->told = it->mine().count;
-    // Impossible: more packets waiting than slots (fewer than none is a huge number, too); a count
-    // that could run over; more than one packet begun and not released.
-    const uint64_t committed = ring->seat[kProducer].count, released = ring->seat[kConsumer].count;
-    const uint64_t in_hand = side == kConsumer ? it->mine().begun - released : 0;
-    if (committed - released > it->slots || committed > UINT64_MAX / 2 || in_hand > 1) {
-        lock_side(fd, F_UNLCK, side);
-        return "holds a ring of impossible counts";
-    }
-    it->mine().asleep = 0;
-    it->mine().visits = (it->mine().visits + 1) | 1;  // odd, also after one that died
-    return nullptr;
-}
-
-// Gives the side up.
-inline void ring_leave(End* it) {
-    it->mine().visits = it->mine().visits + 1;
-    wake(&it->theirs().asleep);
-    lock_side(it->fd, F_UNLCK, it->side);
-}
-
-// How many packets wait.
-inline uint64_t ring_waiting(const Ring* ring) {
-    return ring->seat[kProducer].count - ring->seat[kConsumer].count;
-}

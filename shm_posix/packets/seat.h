@@ -12,7 +12,21 @@
 
 #include <atomic>
 
-#include "layout.h"
+enum Side { kProducer, kConsumer };
+
+// What one side tells the other, on a cache line of its own. Only the process that has the side
+// stores these, but for `asleep`, which the other one sets back to wake it. Where no memory order
+// is named, it is the strictest: that is rare.
+struct alignas(64) Seat {
+    std::atomic<uint64_t> count;   // packets that it has committed, or released
+    std::atomic<uint64_t> begun;   // packets that it has taken in hand: the consumer's
+    std::atomic<uint64_t> slept;   // how often it slept
+    std::atomic<uint32_t> visits;  // 0: nobody came yet; odd: one came; even: it left in order
+    std::atomic<uint32_t> asleep;  // 1: it sleeps, or is about to
+};
+
+static_assert(std::atomic<uint64_t>::is_always_lock_free, "works between processes");
+static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "can be a futex");
 
 // Is it there? Each process locks its side for as long as it lives: the byte of the object at that
 // offset has a record lock, and is never read or written. The kernel drops the lock with the
@@ -65,7 +79,8 @@ inline Presence find_side(int fd, const Seat& seat, Side side) {
 //     3. nothing new: sleeps until it is 0   3. it is 1: stores 0, and tells the kernel
 //
 // So one of the two sees what the other has stored, and no wake-up is lost. This needs a fence
-// between 1 and 2, for a processor may load before others see what it has stored.
+// between 1 and 2, for a processor may load before others see what it has stored. `asleep` itself
+// needs no order: the fences give it to 1 and 2, the system calls to 3 [futex(2)].
 
 // Step 3 of who sleeps, for `ms` milliseconds at most; may end early. The kernel looks at `asleep`
 // and puts us to sleep in one step [futex(2)]. Why a deadline: who wakes us may be killed between
@@ -80,8 +95,8 @@ inline void sleep_on(std::atomic<uint32_t>* asleep, int ms) {
 // Steps 2 and 3 of who wakes.
 inline void wake(std::atomic<uint32_t>* asleep) {
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    if (*asleep == 0) return;
-    *asleep = 0;
+    if (asleep->load(std::memory_order_relaxed) == 0) return;
+    asleep->store(0, std::memory_order_relaxed);
     if (syscall(SYS_futex, reinterpret_cast<uint32_t*>(asleep), FUTEX_WAKE, 1) == -1)
         err(1, "futex(FUTEX_WAKE)");
 }
