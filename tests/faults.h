@@ -77,7 +77,10 @@ struct Target {
     // After a SIGKILL: what is wrong with the next run; without it: the same words again.
     std::function<std::string()> again = {};
     std::function<void()> prepare = [] {};  // in the new process
-    bool strict = false;                    // no failed call may go unsaid
+    // Called before it waits for input, under the tracer, which it needs: who feeds and stops it.
+    std::function<void(Traced&)> at_input = {};
+    bool strict = false;  // no failed call may go unsaid, but these
+    std::set<uint64_t> unsaid = {};
     Way way = Way::child_first;
     std::shared_ptr<void> keeps = {};  // its directory, while there is a target
     // The bytes that it reads, other ones in their place, and what these say, if its checks take
@@ -107,6 +110,10 @@ inline bool waits(uint64_t call) {
     for (uint64_t it : {SYS_futex, SYS_nanosleep, SYS_clock_nanosleep, SYS_wait4, SYS_ppoll})
         if (call == it) return true;
     return false;
+}
+
+inline bool waits_for_input(const Tracee& who) {
+    return waits(who.call) && who.call != SYS_futex && who.argument[1] == 1;  // poll(2) of one
 }
 
 inline bool takes_memory(const Tracee& who) {
@@ -154,6 +161,12 @@ inline std::vector<int> errors(const Call& it) {
         {SYS_shmat, {ENOMEM, EMFILE}},
         {SYS_shmdt, {EINVAL}},
         {SYS_shmctl, {EPERM, EIDRM}},
+        {SYS_socket, {EMFILE}},
+        {SYS_bind, {EADDRINUSE}},
+        {SYS_getsockname, {ENOBUFS}},
+        {SYS_connect, {EADDRNOTAVAIL}},
+        {SYS_recvfrom, {ENOMEM}},
+        {SYS_getsockopt, {ENOPROTOOPT}},  // SO_MEMINFO before Linux 4.12
         {SYS_getrandom, {EAGAIN, ENOSYS}},
         {SYS_prlimit64, {EPERM}},
         {SYS_nanosleep, {EINTR}},
@@ -177,14 +190,15 @@ inline bool is_stop(int number) {
 inline bool can_do_without(const Call& it, int error) {
     const bool anonymous = it.call == SYS_mmap && (it.argument[3] & MAP_ANONYMOUS);
 #ifdef SYS_newfstatat
-    const bool of_stdio = it.call == SYS_newfstatat && it.argument[0] == STDOUT_FILENO;
+    const bool of_stdio = it.call == SYS_newfstatat && it.argument[0] <= STDERR_FILENO;
 #else
     const bool of_stdio = false;
 #endif
     const bool old_file_system = it.call == SYS_fallocate && error == EOPNOTSUPP;
     const bool again = it.call == SYS_futex && error != ETIMEDOUT;
-    return anonymous || of_stdio || old_file_system || again || it.call == SYS_brk ||
-           it.call == SYS_getrandom;
+    const bool sleep = waits(it.call) && it.argument[0] == 0;  // poll(2) of nothing
+    return anonymous || of_stdio || old_file_system || again || sleep || error == EINTR ||
+           it.call == SYS_brk || it.call == SYS_getrandom;
 }
 
 // Runs it under the tracer with that fault.
@@ -250,6 +264,7 @@ inline Outcome disturbed(const Target& target, const Fault& fault,
             Call call = {who->call, {}};
             std::copy(who->argument, who->argument + 6, call.argument);
             it.calls[process].push_back(call);
+            if (target.at_input && waits_for_input(*who)) target.at_input(traced);
             const bool now = !on && fault.kind != Fault::nothing && process == fault.process &&
                              who->calls >= fault.at && who->call == fault.call;
             if (now) failing = it.reached = call;
@@ -384,7 +399,8 @@ inline std::string broken(const Target& target, const Fault& fault, const Outcom
         if (it.err.empty() && !it.mute && !cut) return "silent";
     }
     if (fault.kind == Fault::fails || fault.kind == Fault::keeps_failing) {
-        if (target.strict && it.status == 0 && !can_do_without(it.reached, fault.number))
+        if (target.strict && it.status == 0 && !target.unsaid.count(it.reached.call) &&
+            !can_do_without(it.reached, fault.number))
             return "ignored";
         if (it.status != 0 && it.reached.call == SYS_futex && fault.number != ETIMEDOUT)
             return "waits no longer";  // EINTR and EAGAIN say: look again

@@ -32,6 +32,7 @@ inline Memory sum_memory(const std::vector<pid_t>& readers) {
                 if (field == "Pss:" && lines >> kib) sum.pss += kib;
                 if (field == "VmPTE:" && lines >> kib) sum.tables += kib;
             }
+            if (lines.bad()) err(1, "read(%s)", file.c_str());
         }
     return sum;
 }
