@@ -398,7 +398,7 @@ inline std::string broken(const Target& target, const Fault& fault, const Outcom
         if (it.status > 128 && !sent && !cut) return "crash";
         if (it.err.empty() && !it.mute && !cut) return "silent";
     }
-    if (fault.kind == Fault::fails || fault.kind == Fault::keeps_failing) {
+    if (it.fired && (fault.kind == Fault::fails || fault.kind == Fault::keeps_failing)) {
         if (target.strict && it.status == 0 && !target.unsaid.count(it.reached.call) &&
             !can_do_without(it.reached, fault.number))
             return "ignored";

@@ -1464,6 +1464,33 @@ TEST_CASE("produce and consume: each call failed once, and killed at once, and t
         }
 }
 
+TEST_CASE("what the kernel refuses of locks and of sleeping is said", "[packets]") {
+    if (sanitized(kProgram)) SKIP_BECAUSE("a sanitizer is built in");
+    const auto refused = [](uint64_t call, int operation) {
+        Traced run({kProgram, "--pipe"});
+        Tracee* parent = run.until_fork().who;
+        if (operation == FUTEX_WAKE) {  // the parent's, once the child has said that it sleeps
+            run.tracer.go_on(run.until_call(1, SYS_futex).who);
+            run.tracer.go_on(parent);
+        }
+        Tracee* who = run.until([=](const Event& event) {
+                             return event.what == Event::enters && event.who->call == call &&
+                                    static_cast<int>(event.who->argument[1]) == operation;
+                         })
+                          .who;
+        run.tracer.answer(who, -EPERM);
+        run.tracer.go_on(who);
+        run.tracer.go_on(parent);
+        const Result result = run.finish();
+        CHECK(result.status == 1);
+        return result.err;
+    };
+    const std::string why = ": Operation not permitted\n";
+    CHECK(has(refused(SYS_futex, FUTEX_WAIT), "futex(FUTEX_WAIT)" + why));
+    CHECK(has(refused(SYS_futex, FUTEX_WAKE), "futex(FUTEX_WAKE)" + why));
+    CHECK(has(refused(SYS_fcntl, F_GETLK), "fcntl(F_GETLK)" + why));
+}
+
 // Runs a consumer under the tracer and holds it twice: when it enters that call of fcntl(2) for the
 // first time, and when it returns from it.
 Sweep held_at(int command, const Words& words, const std::function<void()>& entry,

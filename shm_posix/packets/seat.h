@@ -43,7 +43,7 @@ inline struct flock side_lock(short type, Side side, int sides) {
 }
 
 // Takes (F_WRLCK) or gives back (F_UNLCK) the lock of one side, or of two, beginning with `side`.
-// False: somebody else has it.
+// False: somebody else has it, and errno is one or the other [fcntl(2)].
 inline bool lock_side(int fd, short type, Side side, int sides = 1) {
     struct flock it = side_lock(type, side, sides);
     if (fcntl(fd, F_SETLK, &it) == 0) return true;
