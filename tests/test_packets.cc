@@ -1467,20 +1467,23 @@ TEST_CASE("produce and consume: each call failed once, and killed at once, and t
 TEST_CASE("what the kernel refuses of locks and of sleeping is said", "[packets]") {
     if (sanitized(kProgram)) SKIP_BECAUSE("a sanitizer is built in");
     const auto refused = [](uint64_t call, int operation) {
+        const auto enters = [=](const Event& event) {
+            return event.what == Event::enters && event.who->call == call &&
+                   static_cast<int>(event.who->argument[1]) == operation;
+        };
         Traced run({kProgram, "--pipe"});
-        Tracee* parent = run.until_fork().who;
-        if (operation == FUTEX_WAKE) {  // the parent's, once the child has said that it sleeps
-            run.tracer.go_on(run.until_call(1, SYS_futex).who);
-            run.tracer.go_on(parent);
-        }
-        Tracee* who = run.until([=](const Event& event) {
-                             return event.what == Event::enters && event.who->call == call &&
-                                    static_cast<int>(event.who->argument[1]) == operation;
-                         })
-                          .who;
-        run.tracer.answer(who, -EPERM);
-        run.tracer.go_on(who);
+        Tracee* parent = run.until([](const Event& event) {  // it has its side
+                                return event.what == Event::enters && event.who->number == 0 &&
+                                       event.who->call == SYS_read &&
+                                       event.who->argument[0] == STDIN_FILENO;
+                            })
+                             .who;
+        Tracee* child = run.until_call(1, SYS_futex).who;  // it has said that it sleeps
+        if (operation == FUTEX_WAKE) run.tracer.go_on(parent);
+        if (operation == F_GETLK) run.tracer.go_on(child);
+        run.tracer.answer(operation == FUTEX_WAIT ? child : run.until(enters).who, -EPERM);
         run.tracer.go_on(parent);
+        run.tracer.go_on(child);
         const Result result = run.finish();
         CHECK(result.status == 1);
         return result.err;
