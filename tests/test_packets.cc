@@ -788,8 +788,16 @@ TEST_CASE("a stop that comes before run knows its child limits the wait for it, 
 TEST_CASE("a second signal ends a consumer that can write no more", "[packets]") {
     RingName ring;
     CHECK(run({kProgram, "produce", "--generate", "1000", "--name", ring.name}).status == 0);
-    Program consumer({kProgram, "consume", "--pipe", "--name", ring.name});
-    consumer.await_out(std::string("\1\0\0\0\0\0\0\0", 8));
+    const Unread out;
+    while (write(out.fd, "full", 4) > 0) continue;
+    Program consumer(
+        {"sh", "-c", "exec " + kTyped + " consume --pipe --name " + ring.name + " > " + out.path});
+    REQUIRE(eventually(
+        [](const std::string& path) {  // from there on it can only wait for that pipe
+            return contents(path)[offsetof(Ring, seat) + sizeof(Seat) + offsetof(Seat, begun)] == 1;
+        },
+        ring.path));
+    REQUIRE(eventually(sleeping, std::to_string(consumer.pid())));
     REQUIRE(eventually(
         [](const std::string& pid) {
             kill(std::stoi(pid), SIGINT);

@@ -40,8 +40,8 @@ static int get(const char* key) {
 // Prints the value of a key, and again whenever a load has changed it. Ends with an error when the
 // key or the image is gone.
 [[noreturn]] static void watch(const char* key) {
-    const int events = inotify_init1(IN_CLOEXEC);
-    if (events == -1) err(1, "inotify_init1()");
+    const int events = inotify_init();
+    if (events == -1) err(1, "inotify_init()");
     for (std::optional<std::string> last;;) {
         // Watch the directory: each load brings another file. Before we look at the image, or a
         // load in between would be missed. And in each round: another directory may have taken

@@ -36,7 +36,7 @@ inline void make_object() {
     const uint64_t bytes = ring_bytes(options.slots, options.size);
     // A 32-bit program has neither the addresses nor the off_t for more.
     if (bytes > PTRDIFF_MAX) errx(1, "a ring of %ju bytes is too large to map", uintmax_t{bytes});
-    object = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    object = open("/dev/shm", O_TMPFILE | O_RDWR, 0600);
     if (object == -1) err(1, "open(/dev/shm, O_TMPFILE)");
     // Size and memory at once: if there is too little, that is ENOSPC here, not SIGBUS later.
     // A memory cgroup does not refuse: beyond its memory.max the process is killed, here. A signal

@@ -18,7 +18,7 @@ inline int open_udp(uint16_t port) {
     self.sin_family = AF_INET;
     self.sin_port = htons(port);
     self.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    const int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    const int fd = socket(AF_INET, SOCK_DGRAM, 0);
     if (fd == -1) err(1, "socket(AF_INET, SOCK_DGRAM)");
     if (bind(fd, reinterpret_cast<sockaddr*>(&self), size) == -1)
         err(1, "bind(127.0.0.1:%u)", port);
