@@ -249,6 +249,7 @@ TEST_CASE("generated packets arrive complete, in order, unchanged", "[packets]")
         CHECK(result.status == 0);
         CHECK(result.err == "");
         CHECK(has(result.out, "handled 20000 packets, 15"));
+        CHECK(!has(result.out, "handed over"));  // the consumer sums up for both
         CHECK(has(result.out, "ring of " + slots + " slots; slept: "));
         CHECK(has(result.out, "dropped 0 packets"));
     }
@@ -286,12 +287,19 @@ TEST_CASE("UDP: all that a slow client sends arrives in order", "[packets]") {
 }
 
 TEST_CASE("UDP: under a flood, sent is handled plus dropped", "[packets]") {
-    // The consumer cannot go on as long as nobody reads its output.
+    // The consumer stands until the producer has done all.
     Program server({kProgram, "--udp", "0", "--pipe", "--slots", "8"});
     Client client(server);
+    const std::string pid = std::to_string(server.pid());
+    REQUIRE(
+        eventually([](const std::string& id) { return children(std::stoi(id)).size() == 1; }, pid));
+    const pid_t consumer = children(server.pid()).at(0);
+    kill(consumer, SIGSTOP);
     const uint64_t sent = 20000;
     for (uint64_t i = 0; i < sent; ++i) client.send(std::string(1000, 'a'));
     kill(server.pid(), SIGINT);
+    CHECK(eventually(has_left, pid));
+    kill(consumer, SIGCONT);
     const Result result = server.finish();
     // Line by line: a slow flood has it warn that nothing is handled.
     const uint64_t handled = number_after("\n" + result.err, "\nhandled ");
@@ -385,6 +393,7 @@ TEST_CASE("packets: what fails is a sentence and exit status 1, and nothing is l
         CHECK(has(result.err, "producer_consumer: " + reason + "\n"));
         CHECK(!exists(ring.path));
     }
+    CHECK(shell(kTyped + " --generate 9 --pipe > /dev/null 2> /dev/full").status == 1);
 }
 
 TEST_CASE("packets: a ring for which there is no memory is refused, and not left", "[packets]") {
@@ -432,6 +441,7 @@ TEST_CASE("packets wait in the ring for a consumer that comes later", "[packets]
     const Result consumed = run({kProgram, "consume", "--pipe", "--name", ring.name});
     CHECK(consumed.status == 0);
     CHECK(consumed.out == "hello\n");
+    CHECK(!has(consumed.err, "nobody produces yet"));
     CHECK(!exists(ring.path));
 }
 
@@ -707,13 +717,16 @@ TEST_CASE("a stopped run hands over what it has, sums up and ends as stopped", "
         CHECK(has(result.err, "handled 1 packets, 8 bytes"));
     }
     // Nor does input without a pause keep it from that.
-    Program endless({"sh", "-c", "exec " + kTyped + " --pipe < /dev/zero > /dev/null"});
-    REQUIRE(eventually([](const std::string& pid) { return children(std::stoi(pid)).size() == 1; },
+    for (const std::string input : {" --pipe < /dev/zero", " --pipe --generate 1000000000000"}) {
+        Program endless({"sh", "-c", "exec " + kTyped + input + " > /dev/null"});
+        REQUIRE(
+            eventually([](const std::string& pid) { return children(std::stoi(pid)).size() == 1; },
                        std::to_string(endless.pid())));
-    kill(endless.pid(), SIGINT);
-    const Result ended = endless.finish();
-    CHECK(ended.status == 128 + SIGINT);
-    CHECK(has(ended.err, "handled "));
+        kill(endless.pid(), SIGINT);
+        const Result ended = endless.finish();
+        CHECK(ended.status == 128 + SIGINT);
+        CHECK(has(ended.err, "handled "));
+    }
     RingName ring;
     Program consumer({kProgram, "consume", "--pipe", "--name", ring.name});
     Program producer({kProgram, "produce", "--pipe", "--name", ring.name});
@@ -1479,7 +1492,9 @@ TEST_CASE("what the kernel refuses of locks and of sleeping is said", "[packets]
             return event.what == Event::enters && event.who->call == call &&
                    static_cast<int>(event.who->argument[1]) == operation;
         };
-        Traced run({kProgram, "--pipe"});
+        int input[2];  // a packet, and no end
+        REQUIRE((pipe2(input, O_CLOEXEC) == 0 && write(input[1], "x", 1) == 1));
+        Traced run({kProgram, "--pipe"}, [=] { dup2(input[0], STDIN_FILENO); });
         Tracee* parent = run.until([](const Event& event) {  // it has its side
                                 return event.what == Event::enters && event.who->number == 0 &&
                                        event.who->call == SYS_read &&
@@ -1493,6 +1508,7 @@ TEST_CASE("what the kernel refuses of locks and of sleeping is said", "[packets]
         run.tracer.go_on(parent);
         run.tracer.go_on(child);
         const Result result = run.finish();
+        for (int fd : input) close(fd);
         CHECK(result.status == 1);
         return result.err;
     };

@@ -57,6 +57,7 @@ static void receive_stdin() {
         Slot* slot = wait_for_slot();
         if (!slot) break;
         const ssize_t length = read(STDIN_FILENO, slot->data(), ours.size);
+        // EAGAIN: another reader was faster [BUGS in select(2)].
         if (length == -1 && errno != EAGAIN) err(1, "read(stdin)");
         if (length == 0) break;
         if (length > 0) put_in_ring(static_cast<size_t>(length));
