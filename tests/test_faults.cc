@@ -846,6 +846,7 @@ Target packets(const std::string& verb) {
                 const size_t at = sizeof(Ring) + n % 2 * 64;
                 uint32_t length;
                 memcpy(&length, &bytes[at], sizeof length);
+                if (length > 56) return std::string();
                 out += bytes.substr(at + sizeof(Slot), length);
             }
             return out;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <random>
 #include <set>
@@ -474,6 +475,13 @@ TEST_CASE("a numbered packet that was changed is noticed", "[packets]") {
             packet[i] ^= 16;
         }
     }
+    RingName ring;
+    CHECK(run({kProgram, "produce", "--generate", "1", "--name", ring.name}).status == 0);
+    std::fstream file(ring.path);
+    file.seekp(sizeof(Ring) + sizeof(Slot) + kShortest - 1).put('!').flush();
+    const Result changed = run({kProgram, "consume", "--name", ring.name});
+    CHECK(changed.status == 1);
+    CHECK(has(changed.err, "packet 0: is another one, or has changed\n"));
 }
 
 TEST_CASE("a numbered packet that was changed in the ring is not handled", "[packets]") {
@@ -736,6 +744,22 @@ TEST_CASE("a stopped run hands over what it has, sums up and ends as stopped", "
     CHECK(producer.finish().status == 128 + SIGINT);
     CHECK(consumer.finish().status == 0);
     CHECK(!exists(ring.path));
+}
+
+TEST_CASE("a run whose consumer is killed while the ring is full says so", "[packets]") {
+    for (const std::string input : {" --pipe < /dev/zero", " --generate 1000000000000"}) {
+        Program both({"sh", "-c", "exec " + kTyped + input + " > /dev/null"});
+        const std::string pid = std::to_string(both.pid());
+        REQUIRE(eventually(
+            [](const std::string& id) { return children(std::stoi(id)).size() == 1; }, pid));
+        const pid_t consumer = children(both.pid()).at(0);
+        kill(consumer, SIGSTOP);
+        REQUIRE(eventually(sleeping, pid));  // such input never has it wait
+        kill(consumer, SIGKILL);
+        const Result result = both.finish();
+        CHECK(result.status == 1);
+        CHECK(has(result.err, "the child was killed: Killed\n"));
+    }
 }
 
 TEST_CASE("a run that is stopped after its input has ended still handles all", "[packets]") {
