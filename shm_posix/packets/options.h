@@ -70,8 +70,11 @@ inline Options read_options(int argc, char** argv) {
         if (c == 'u') it.udp = true;
         if (c == 'g') it.generate = true;
         if (c == 'p') it.pipe = true;
-        if (c == 'h')
-            exit(printf(kHelp, argv[0], kMostSlots, kMostSize) < 0 || fflush(stdout) != 0);
+        if (c == 'h') {
+            printf(kHelp, argv[0], kMostSlots, kMostSize);
+            if (fflush(stdout) != 0) err(1, "write(stdout)");
+            exit(0);
+        }
     }
     it.verb = optind < argc ? argv[optind++] : "run";
     if (optind < argc) errx(2, "'%s' is one word too many; see --help", argv[optind]);
