@@ -34,6 +34,7 @@ inline int open_image(size_t* bytes) {
     // its owner. Anybody else who may write could change or shorten it under our mapping.
     if (it.st_mode & (S_IWGRP | S_IWOTH)) errx(1, "%s: others than its owner may write it", path);
     if (it.st_size == 0) errx(1, "%s: is empty", path);  // cannot be mapped
+    // In 32 bits st_size may be larger than size_t [_FILE_OFFSET_BITS in feature_test_macros(7)].
     *bytes = static_cast<size_t>(it.st_size);
     if (static_cast<off_t>(*bytes) != it.st_size) errx(1, "%s: is too large for us", path);
     return fd;
