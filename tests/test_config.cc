@@ -613,6 +613,25 @@ TEST_CASE("config: bytes behind the last entry are damage", "[config]") {
     CHECK(std::string(wrong) == "is damaged: it does not end with its last entry");
 }
 
+TEST_CASE("config: readers refuse what a lookup need not see", "[config]") {
+    const Loaded it;
+    std::string image = config::make({{"a", "1"}, {"b", "2"}});
+    const size_t last = image.size() - sizeof(config::Entry) - 2;
+    const auto refused = [&](const std::string& sentence) {
+        replace(it.image, image);
+        CHECK(it.get("a").out == "1\n");
+        const Result result = run({ours(), "readers", "2"}, "", it.scratch.path);
+        CHECK(result.status == 1);
+        CHECK(result.err == "shared_config: ./config.image: " + sentence + "\n");
+    };
+    image.back() = '3';
+    refused("is damaged: an entry has changed");
+    const config::Entry entry = {config::hash("a3", 1), 1, 1};
+    image.replace(last, sizeof entry + 1,
+                  std::string(reinterpret_cast<const char*>(&entry), sizeof entry) + "a");
+    refused("two entries have one key");
+}
+
 TEST_CASE("config: damaged images given to the program", "[config]") {
     const Loaded it(generation(1, 40));
     const std::string good = contents(it.image), right = it.get("key.7").out;
