@@ -153,7 +153,6 @@ static void produce(int udp) {
         generate();
     else
         receive_stdin();
-    publish(&ours);
 }
 
 // The processing process; true: the producer died.
