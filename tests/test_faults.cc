@@ -882,6 +882,7 @@ Target packets_by_udp() {
     const auto waits = std::make_shared<int>(), sent = std::make_shared<int>();
     Target it;
     it.title = "packets --udp";
+    it.most = 280;
     it.words = {program("PRODUCER_CONSUMER", "shm_posix/packets/producer_consumer"), "--udp", "0"};
     it.strict = true;
     it.unsaid = kUnsaid;
