@@ -100,7 +100,8 @@ inline void remove_left_over(const char* next) {
 }
 
 // Makes a file for the next image, which nobody can have mapped, and locks it. Another load may
-// have come between: it made the file first (EEXIST), or took it for a left-over before our lock.
+// have come between: it made the file first (EEXIST), or removed ours as a left-over before we had
+// the lock.
 inline int make_next(const char* next) {
     remove_left_over(next);
     // 0444, less the umask: this descriptor may write, no later one may.

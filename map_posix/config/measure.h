@@ -70,7 +70,7 @@ inline void measure(const char* what, size_t count, void (*hold)()) {
 }
 
 // What a reader holds while it is measured; it ends with it.
-inline void hold_nothing() {  // but it has used all that the others use
+inline void hold_nothing() {  // but it has touched what the others touch
     const Image image = map_image();
     look_up_all(image);
     unmap(image);

@@ -85,7 +85,8 @@ constexpr char kHelp[] =
     "  get KEY       print the value of a key\n"
     "  readers N     start N readers at once; what memory do one mapping and N copies take?\n"
     "  trespass      try to write to the image as a reader, and print what comes of it\n"
-    "  --watch       get goes on, and prints the value again whenever a load has changed it\n"
+    "  --watch       get goes on, and prints the value again whenever a load has changed it; it\n"
+    "                stays with the directory, also when a link on the way leads elsewhere\n"
     "  --image PATH  which image, if not %s; PATH.new is the next one in the making\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage.\n";
 

@@ -44,7 +44,7 @@ inline const char* ring_join(End* it, int fd, Side side) {
     it->other = kNever;
     it->next = it->limit = it->told = it->mine().count;
     // Impossible: more packets waiting than slots (fewer than none is a huge number, too); a count
-    // that could run over; more than one packet begun and not released.
+    // near its overflow; more than one packet begun and not released.
     const uint64_t committed = it->ring->seat[kProducer].count;
     const uint64_t released = it->ring->seat[kConsumer].count;
     const uint64_t in_hand = side == kConsumer ? it->mine().begun - released : 0;

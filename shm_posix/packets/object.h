@@ -61,7 +61,9 @@ inline bool open_object() {
     if (bytes == 0 || bytes > PTRDIFF_MAX) refuse("holds no ring");
     if (const char* fault = ring_open(&ours, map_object(bytes), bytes)) refuse(fault);
     const bool small = options.generate && ours.size < kLongest;
-    if (small || (options.sized && (options.slots != ours.slots || options.size != ours.size)))
+    const bool other = (options.slots_given && options.slots != ours.slots) ||
+                       (options.size_given && options.size != ours.size);
+    if (small || other)
         errx(1, "%s: has %u slots of %u bytes, not as you ask%s", name(), ours.slots, ours.size,
              small ? "; --generate needs 1500" : "");
     return true;
@@ -88,8 +90,8 @@ inline void leave() {
     if (!joined) return;
     joined = false;
     ring_leave(&ours);
-    // The last is who gets both sides; until it lets go, nobody joins. Not in run, where there is
-    // no name to remove, and the child may be about to join.
+    // If we get both sides, nobody else is here, and nobody can join until we close. Not in run,
+    // where there is no name to remove, and the child may be about to join.
     const bool last = options.verb != "run" && lock_side(object, F_WRLCK, kProducer, 2) && named();
     const uint64_t waiting = last ? ring_waiting(ours.ring) : 0;
     if (last && waiting == 0 && shm_unlink(name()) == -1) err(1, "shm_unlink(%s)", name());

@@ -11,7 +11,7 @@
 struct Options {
     std::string verb, name;
     uint32_t slots = 1024, size = 2048;
-    bool sized = false;  // --slots or --size was given
+    bool slots_given = false, size_given = false;
     bool udp = false, generate = false, pipe = false;
     uint16_t port = 0;   // of --udp
     uint64_t count = 0;  // of --generate
@@ -28,7 +28,8 @@ inline constexpr char kHelp[] =
     "  --name NAME   the ring of produce and consume, if not /packets\n"
     "  --slots N     packets that fit in the ring, 1 to %u, if not 1024\n"
     "  --size BYTES  of the largest packet, 1 to %u, if not 2048\n"
-    "Ctrl-C ends the input, or in consume the handling. run still handles what is in its ring,\n"
+    "Ctrl-C ends the input, or in consume the handling, once the packet in hand is handled.\n"
+    "run still handles what is in its ring,\n"
     "but for 10 seconds at most.\n"
     "A second Ctrl-C ends the program; a ring with a name may stay then, as after kill -9.\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage; a signal's, if one cut it short. --udp is done\n"
@@ -64,7 +65,8 @@ inline Options read_options(int argc, char** argv) {
         if (c == 'n') it.name = optarg;
         if (c == 'l') it.slots = static_cast<uint32_t>(number(optarg, kMostSlots));
         if (c == 's') it.size = static_cast<uint32_t>(number(optarg, kMostSize));
-        if (c == 'l' || c == 's') it.sized = true;
+        if (c == 'l') it.slots_given = true;
+        if (c == 's') it.size_given = true;
         if (c == 'u') it.port = static_cast<uint16_t>(number(optarg, 65535));
         if (c == 'g') it.count = number(optarg, UINT64_MAX);
         if (c == 'u') it.udp = true;

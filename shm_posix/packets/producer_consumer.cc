@@ -21,7 +21,7 @@
 #include "source.h"
 #include "waits.h"
 
-static uint64_t first, bytes;  // of the packets of this process: the first number, all bytes
+static uint64_t first, bytes;  // of this process's packets: number of the first, bytes of all
 
 // A free slot, however long that takes; nullptr if all is over and the ring full.
 static Slot* wait_for_slot() {
@@ -37,7 +37,7 @@ static bool wait_for_input(int fd) {
     pollfd it = {fd, POLLIN, 0};
     for (int ms = 0; !stopped; ms = kSlice) {
         const int ready = poll(&it, 1, ms);
-        if (ready > 0) return it.revents != POLLHUP;  // a pipe's end needs no slot [poll(2)]
+        if (ready > 0) return it.revents != POLLHUP;  // this alone: a pipe's end [poll(2)]
         if (ready == -1 && errno != EINTR) err(1, "poll(input)");
         publish(&ours);  // input pauses: hand over what there is
         if (over()) break;

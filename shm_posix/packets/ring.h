@@ -10,7 +10,9 @@
 // done, and whoever takes a dead one's place goes on at its count.
 //
 // What the ring asks of its users:
-// - Each end is in a process of its own, which opens the object once and keeps it open (seat.h).
+// - Each end is in a process of its own, which opens the object once and keeps it open (seat.h),
+//   and which forks no child afterwards: that would not have the side, and must not give it up.
+// - The memory begins on a cache line, as what is mapped does.
 // - commit() wakes a consumer that sleeps only for a quarter of the ring at a time; publish() wakes
 //   it for less.
 
@@ -53,8 +55,8 @@ inline uint64_t slot_bytes(uint32_t size) { return (sizeof(Slot) + uint64_t{size
 //     0 to 4      5          6 to 9     10         11 and 12    13
 //     released    in hand    waiting    to fill    free         no slot: 5 is there
 //
-// The producer's `next` is 10, and 13 is its `limit`; the consumer's are 5 and 10. (Or less: up to
-// its limit, an end need not look how far the other is now.)
+// The producer's `next` is 10, and 13 is its `limit`; the consumer's are 5 and 10. A limit may be
+// out of date, and is too small then: an end looks how far the other is when it has come to it.
 struct End {
     Ring* ring = nullptr;
     int fd = -1;  // of the object, for the record locks
@@ -63,7 +65,7 @@ struct End {
     uint64_t next = 0;             // the packet to fill, or to handle; also our count
     uint64_t limit = 0;            // the first packet without a slot, or not yet there
     uint64_t told = 0;             // `next` when we last woke the other, or saw that it is awake
-    Presence other = kNever;       // when we last waited in vain
+    Presence other = kNever;       // as find_side() said when we last waited in vain
 
     Side other_side() const { return side == kProducer ? kConsumer : kProducer; }
     Seat& mine() const { return ring->seat[side]; }
@@ -82,8 +84,8 @@ inline void publish(End* it) {
 
 // Counts one packet more. Release, and in look() acquire: who sees the count also sees what we did
 // before, filling or reading the slot. To wake costs a system call, and a switch of processes if
-// both share a processor: so it is done for a quarter of the ring at once. (That is soon enough:
-// who finds the ring full, or empty, sees the other do the whole ring next.)
+// both share a processor: so it is done for a quarter of the ring at once. (Who sleeps at a full
+// ring, or at an empty one, is woken in time: the other has the whole ring to do.)
 inline void advance(End* it) {
     ++it->next;
     it->mine().count.store(it->next, std::memory_order_release);
@@ -132,8 +134,8 @@ inline void commit(End* producer, uint32_t length, uint32_t tag = 0) {
 inline Slot* take(End* consumer, int ms) {
     if (!wait(consumer, ms)) return nullptr;
     // If we die now, a successor sees one packet begun and not released: it may be handled twice.
-    // For that, the compiler must keep this store behind the last release() and, the fence, before
-    // the handling. Processors need no fence: the successor comes after all that we stored.
+    // The store's order keeps it behind the last release(); the fence keeps the handling behind it.
+    // Both are for the compiler: a successor comes after all that our processor has stored.
     consumer->mine().begun.store(consumer->next + 1, std::memory_order_release);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     return consumer->slot();

@@ -15,8 +15,8 @@
 enum Side { kProducer, kConsumer };
 
 // What one side tells the other, on a cache line of its own. Only the process that has the side
-// stores these, but for `asleep`, which the other one sets back to wake it. Where no memory order
-// is named, it is the strictest: that is rare.
+// stores these, but for `asleep`, which the other one sets back to wake it. What names no
+// memory order has the strictest, and is not on the way of each packet.
 struct alignas(64) Seat {
     std::atomic<uint64_t> count;   // packets that it has committed, or released
     std::atomic<uint64_t> begun;   // packets that it has taken in hand: the consumer's
@@ -79,8 +79,9 @@ inline Presence find_side(int fd, const Seat& seat, Side side) {
 //     3. nothing new: sleeps until it is 0   3. it is 1: stores 0, and tells the kernel
 //
 // So one of the two sees what the other has stored, and no wake-up is lost. This needs a fence
-// between 1 and 2, for a processor may load before others see what it has stored. `asleep` itself
-// needs no order: the fences give it to 1 and 2, the system calls to 3 [futex(2)].
+// between 1 and 2, for a processor may load before others see what it has stored. `asleep` is
+// relaxed: the two fences order steps 1 and 2, and in step 3 the kernel compares it itself
+// [futex(2)].
 
 // Step 3 of who sleeps, for `ms` milliseconds at most; may end early. The kernel looks at `asleep`
 // and puts us to sleep in one step [futex(2)]. Why a deadline: who wakes us may be killed between

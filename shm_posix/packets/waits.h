@@ -22,7 +22,8 @@ inline void stop(int number) {
     if (child) give_up_in(10);
 }
 
-// SIGCHLD: since it is handled, a child's end also ends a poll(2), and over() sees it at once.
+// SIGCHLD: since it is handled, a child's end also ends a poll(2) or a sleep in the ring. One that
+// comes just before those is seen after kSlice.
 inline void end_poll(int) {}
 
 // Our child has ended (WNOWAIT: wait_for() still finds it).
@@ -36,7 +37,7 @@ inline bool child_ended() {
 // No more input: somebody stopped us, or nobody is there to handle it.
 inline bool over() { return stopped || child_ended(); }
 
-// Is called every kSlice while we wait for the consumer. Says, once: that there is none;
+// Is called about every kSlice while we wait for the consumer. Says, once: that there is none;
 // that the one there has handled nothing for kLong.
 inline void watch_consumer() {
     static uint64_t handled = UINT64_MAX;
@@ -54,7 +55,8 @@ inline void watch_consumer() {
               kLong / 1000);
 }
 
-// run, in the parent: waits until the child has handled all; since a stop, give_up_in() goes on.
+// run, in the parent: waits until the child has handled all. After a stop, the alarm that stop()
+// has set ends the wait.
 inline int wait_for_consumer() {
     while (!child_ended()) {
         poll(nullptr, 0, kSlice);
