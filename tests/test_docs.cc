@@ -1,5 +1,6 @@
 // Runs every command of every Markdown page and compares what it prints. docs/README.md has the
-// convention, for readers and writers.
+// convention. A line is never made of placeholders alone; blanks beside them, and at the end of a
+// line, do not count.
 
 #include <fcntl.h>
 #include <poll.h>

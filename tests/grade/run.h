@@ -28,7 +28,7 @@
 #include "../trace.h"
 #include "stage.h"
 
-// A shared mapping of a process, as /proc/PID/maps has it [proc_pid_maps(5)].
+// A shared mapping of a process, as /proc/PID/maps has it [proc(5), proc_pid_maps(5)].
 struct Mapping {
     uint64_t begin = 0, end = 0;
     bool writable = false;
