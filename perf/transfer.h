@@ -235,7 +235,7 @@ inline Transfer transfer(How how, size_t size, double seconds) {
         });
         return took.ns / static_cast<double>(n);
     };
-    const double part = seconds / kCosts * 1e9;
+    const double part = seconds / int{kCosts} * 1e9;
     // Batches of such a length that there is time for eight, after as long for finding it.
     long n = 16;
     while (going && batch(n) * static_cast<double>(n) < part / 16) n *= 2;

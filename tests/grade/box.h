@@ -90,12 +90,11 @@ class Box {
         limit(RLIMIT_CORE, 0);
         put("/proc/self/oom_score_adj", "1000");
         if (refused.empty()) {
-            if (user_ != 0) {  // a user namespace below: nothing in ours is this user's to rule
+            if (!root_) {  // a user namespace below: nothing in ours is this user's to rule
                 if (unshare(CLONE_NEWUSER) == -1) fail("unshare");
-                map_ids(user_, 0, group_, 0);
+                map_ids(user_ != 0 ? user_ : 1, 0, group_, 0);  // not 0, which keeps rights
                 put("/proc/sys/user/max_user_namespaces", "0");  // of ours; it makes none below
-            } else if (setgroups(0, nullptr) || setresgid(65534, 65534, 65534) ||
-                       setresuid(65534, 65534, 65534)) {
+            } else if (!become_nobody()) {
                 fail("setresuid");
             }
         }
@@ -103,7 +102,7 @@ class Box {
     }
 
     // Whom the program runs as, as process 1 sees it.
-    uid_t user() const { return refused.empty() && user_ == 0 ? 65534 : geteuid(); }
+    uid_t user() const { return refused.empty() && root_ ? 65534 : geteuid(); }
 
     std::string refused;  // "": the box is closed
 
@@ -116,7 +115,7 @@ class Box {
     // CLONE_NEWPID: the new process is process 1.
     pid_t start(const std::function<int()>& inside) const {
         const long flags = CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET |
-                           (user_ == 0 ? 0 : CLONE_NEWUSER) | SIGCHLD;
+                           (root_ ? 0 : CLONE_NEWUSER) | SIGCHLD;
         const pid_t pid = static_cast<pid_t>(syscall(SYS_clone, flags, 0, 0, 0, 0));
         if (pid != 0) return pid;
         prctl(PR_SET_PDEATHSIG, SIGKILL);  // the box goes with its maker
@@ -129,7 +128,7 @@ class Box {
     }
 
     void shut() const {
-        if (user_ != 0) map_ids(0, user_, 0, group_);
+        if (!root_) map_ids(0, user_, 0, group_);
         // What we mount is not to be seen outside.
         if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr)) fail("mount(/, MS_PRIVATE)");
         // All that is mounted becomes read-only, and no program gets another user's rights
@@ -146,6 +145,20 @@ class Box {
                 errno != ENOENT)
                 fail(std::string("mount(") + hidden + ")");
         put("/proc/sys/kernel/shmall", "16384");  // pages of System V memory; of our IPC namespace
+    }
+
+    static bool become_nobody() {
+        return setgroups(0, nullptr) == 0 && setresgid(65534, 65534, 65534) == 0 &&
+               setresuid(65534, 65534, 65534) == 0;
+    }
+
+    // Root of a user namespace with one id is no other user, and does as an ordinary user does.
+    bool can_become_nobody() const {
+        if (user_ != 0) return false;
+        const pid_t pid = fork();
+        if (pid == 0) _exit(become_nobody() ? 0 : 1);
+        int status = 0;
+        return waitpid(pid, &status, 0) == pid && status == 0;
     }
 
     static void map_ids(uid_t user, uid_t outer_user, gid_t group, gid_t outer_group) {
@@ -169,4 +182,5 @@ class Box {
 
     const uid_t user_ = geteuid();
     const gid_t group_ = getegid();
+    const bool root_ = can_become_nobody();
 };
