@@ -353,6 +353,16 @@ TEST_CASE("lab 1: right programs that look odd lose nothing", "[grade]") {
     CHECK(fixed.lost.empty());
 }
 
+TEST_CASE("lab 1: a compiler that starts no other processes changes nothing", "[grade]") {
+    if (cannot_grade()) return;
+    Scratch scratch;
+    const std::string built = scratch.path + "/mine", source = "/tests/programs/labs/exchange.cc";
+    REQUIRE(run({"g++", "-o", built, root() + source, "-pthread", "-lrt"}).status == 0);
+    const Graded it = grade("1", built, {{"CXX", "sh -c 'exec cp mine.cc mine' sh"}});
+    INFO(it.report);
+    CHECK(has(it.report, "20 of 20 points\n"));
+}
+
 TEST_CASE("lab 2: a mistake costs what it breaks; right ones lose nothing", "[grade]") {
     if (cannot_grade()) return;
     for (const char* ours :
