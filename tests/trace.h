@@ -69,7 +69,7 @@ struct Tracee {
 
     // For the tracer alone.
     enum { unborn, runs, listens, stands, group_stop } state = unborn;
-    bool answered = false, stepping = false;
+    bool answered = false, stepping = false, holding = false;
     int64_t answer = 0;
 };
 
@@ -194,7 +194,10 @@ class Tracer {
     }
 
     // Has a running process stand still wherever it is: the event `held` tells when it does.
-    void hold(Tracee* who) { ptrace(PTRACE_INTERRUPT, who->pid, nullptr, nullptr); }
+    void hold(Tracee* who) {
+        who->holding = true;
+        ptrace(PTRACE_INTERRUPT, who->pid, nullptr, nullptr);
+    }
 
     // When it enters a call: that is not executed, and returns `result` (-ENOMEM: fails). When it
     // returns: it returns that instead. False where we cannot.
@@ -335,6 +338,7 @@ class Tracer {
                 who.signal = signal;
                 return {Event::signalled, &who, nullptr};
             case PTRACE_EVENT_STOP:
+                who.holding = false;
                 if (signal != SIGTRAP) who.state = Tracee::group_stop;
                 return {signal != SIGTRAP ? Event::stops
                         : first           ? Event::begins
@@ -385,6 +389,8 @@ class Tracer {
         who.in_call = false;
         who.result = who.answered ? who.answer : info.exit.rval;
         if (who.answered) set(&who, who.answer);
+        // No signal has come, we hold it: the kernel's ERESTARTNOINTR has the call begin again.
+        if (who.holding && who.result == -EINTR) set(&who, -513);
         who.answered = false;
         return {Event::returns, &who, nullptr};
     }

@@ -42,8 +42,7 @@ static void init() {
 }
 static void move(short by) {
     sembuf operation = {0, by, SEM_UNDO};
-    while (semop(set, &operation, 1) == -1)
-        if (errno != EINTR) err(1, "semop");
+    if (semop(set, &operation, 1) == -1) err(1, "semop");
 }
 static void add(Shared* shared) {
     move(-1);
