@@ -97,6 +97,9 @@ const std::vector<Variant> kUpdatesWrong = {
     {"strict turns", kLock, kTurn + "continue;\n" + kLock, "both sleeps", "they take turns"},
     {"locked for ever", kLock, kLock + kLock, "result shared object both exact sleeps failure",
      "nobody is left who could wake it"},
+    {"ends when it has much to do", kAddOne,
+     kAddOne + "        if (times > 1000000) raise(SIGXCPU);\n", "both exact",
+     "both count at the same time, each adds 1 at a time\n     seen:   not shown"},
     {"all at once", kAddOne, "        shared->count = shared->count + times; i = times;\n", "both",
      "all is added at once"},
 };

@@ -8,7 +8,9 @@
 // A run with a pipe for its input, and the lines that go through it.
 class BufferRun {
   public:
-    BufferRun(Stage& stage, int slots) : run(stage, options(slots, pipe_)) {
+    // `processor`: as in Limits.
+    BufferRun(Stage& stage, int slots, unsigned processor = Limits().processor)
+        : run(stage, options(slots, processor, pipe_)) {
         close(pipe_[0]);
         run.feeds = true;
     }
@@ -88,11 +90,12 @@ class BufferRun {
         signal(SIGPIPE, SIG_IGN);  // it may have ended
         if (write(pipe_[1], text.data(), text.size()) == -1 && errno != EPIPE) Box::fail("write");
     }
-    static Run::Options options(int slots, int (&pipe)[2]) {
+    static Run::Options options(int slots, unsigned processor, int (&pipe)[2]) {
         if (pipe2(pipe, O_CLOEXEC) == -1) Box::fail("pipe2");
         Run::Options with;
         with.arguments = {std::to_string(slots)};
         with.limits.seconds = 300;
+        with.limits.processor = processor;
         with.input = pipe[0];
         return with;
     }
@@ -295,7 +298,8 @@ class BoundedBuffer {
     // comes. Then the other way round.
     void hold_everywhere() {
         {
-            BufferRun it(stage_, 2);
+            // Beside other work a waiting loop turns on for long until we can hold it.
+            BufferRun it(stage_, 2, 300);
             Run& run = it.run;
             if (!fork_child(run)) return;
             it.put(6);

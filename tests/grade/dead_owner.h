@@ -47,7 +47,7 @@ class DeadOwner : Updates {
         int steps = 0;
         {
             const long times = some(300, 900);
-            Run run(stage_, options(instructions == -1 ? 1000000000 : times));
+            Run run(stage_, options(instructions == -1 ? kEndless : times));
             address_ = 0;
             if (!fork_child(run)) return 0;
             Tracee* child = run.child();
