@@ -505,3 +505,32 @@ TEST_CASE("nothing that a program does harms anything, or goes unnamed", "[grade
     CHECK(has(endless.report, " of 20 points\n"));
     CHECK(!has(endless.report, "20 of 20"));
 }
+
+// Root of a user namespace without other users may make a box, but not become another in it. What
+// others make while it grades, as the compiler does here, is neither the program's nor removed.
+TEST_CASE("unprotected: that is said, all is graded, and others' objects stay", "[grade]") {
+    if (cannot_grade()) return;
+    const std::string line =
+        "mount -t tmpfs none /dev/shm && \"$@\"; ls /dev/shm; ipcs -m -s -q | grep -c ^0x";
+    const auto graded = [&](const Words& words) {
+        Words all = {"unshare", "-Urmi", "sh", "-c", line, "sh"};
+        all.insert(all.end(), words.begin(), words.end());
+        const std::string compiler =
+            "sh -c 'echo theirs > /dev/shm/theirs; ipcmk -M 9 -S 1 -Q >/dev/null; exec g++ \"$@\"'";
+        return read(Program(all, root(), {{"CXX", compiler + " sh"}}).finish(kGrading));
+    };
+    if (!has(graded({"echo", "here"}).report, "here")) SKIP_BECAUSE("no namespaces here");
+    Scratch scratch;
+    const std::string grader = root() + "/tests/grade/grade", file = scratch.path + "/mine.cc";
+    put(file, changed("exchange.cc", {}));
+    const Graded right = graded({grader, "1", file});
+    INFO(right.report);
+    CHECK(has(right.report, "unprotected: use a throwaway container (setresuid: "));
+    CHECK(has(right.report, "20 of 20 points\n"));
+    CHECK(has(right.report, "\ntheirs\n3\n"));
+    put(file, changed("exchange.cc", {{kUnlink, ""}}));
+    const Graded leaves = graded({grader, "1", file});
+    INFO(leaves.report);
+    CHECK(leaves.lost == "residue");
+    CHECK(has(leaves.report, "\ntheirs\n3\n"));
+}

@@ -46,8 +46,9 @@ class Box {
         int says[2];
         if (pipe2(says, O_CLOEXEC) == -1) fail("pipe2");
         const pid_t probe = start([&] {
-            try {
+            try {  // all that a run will do
                 shut();
+                drop(Limits());
             } catch (const std::system_error& error) {
                 return write(says[1], error.what(), strlen(error.what())) == -1 ? 1 : 0;
             }

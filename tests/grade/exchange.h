@@ -113,16 +113,13 @@ inline bool in_child(Run& run, const Tracee* who) {
 }
 
 // Others' things, that the program has nothing to do with.
-inline std::map<std::string, std::string> plant_others(const Stage& stage) {
+inline std::map<std::string, std::string> plant_others(Stage& stage) {
     std::ofstream("/dev/shm/of-others") << "of others";
     chmod("/dev/shm/of-others", 0666);
     stage.give("/dev/shm/of-others");
     const int id = shmget(0x6f746872, 100, IPC_CREAT | IPC_EXCL | 0666);
     if (id == -1) Box::fail("shmget");
-    shmid_ds it;
-    shmctl(id, IPC_STAT, &it);
-    it.shm_perm.uid = stage.user();
-    shmctl(id, IPC_SET, &it);
+    stage.give(id);
     return stage.left();
 }
 
@@ -438,10 +435,7 @@ inline void take_the_name(Stage& stage, const Usual& usual) {
         if (id == -1) Box::fail("shmget");
         address = shmat(id, nullptr, 0);
         theirs.copy(static_cast<char*>(address), theirs.size());
-        shmid_ds it;
-        shmctl(id, IPC_STAT, &it);
-        it.shm_perm.uid = stage.user();
-        shmctl(id, IPC_SET, &it);
+        stage.give(id);
     }
     const auto before = stage.left();
     Run run(stage);

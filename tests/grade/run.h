@@ -468,7 +468,7 @@ class Run {
         if (failed) return;
         bool opened = who->call == SYS_openat && (a[2] & O_CREAT);
 #ifdef SYS_open
-        opened = opened || (who->call == SYS_open && (a[1] & O_CREAT));
+        opened = opened || who->call == SYS_creat || (who->call == SYS_open && (a[1] & O_CREAT));
 #endif
         if (opened || who->call == SYS_memfd_create) note_file(who, who->result, opened);
         if (who->call == SYS_ftruncate || who->call == SYS_fallocate || who->call == SYS_write)
@@ -483,6 +483,12 @@ class Run {
                 add({"segment " + std::to_string(who->result), named ? key : "",
                      static_cast<mode_t>(a[2] & 0777), a[1]});
         }
+        const bool makes = static_cast<key_t>(a[0]) == IPC_PRIVATE ||
+                           (a[who->call == SYS_msgget ? 1 : 2] & IPC_CREAT);
+        const std::string id = std::to_string(who->result);
+        if (makes && who->call == SYS_shmget) stage_.made.insert("shm " + id);
+        if (makes && who->call == SYS_semget) stage_.made.insert("sem " + id);
+        if (makes && who->call == SYS_msgget) stage_.made.insert("msg " + id);
     }
 
     static std::string descriptor(const Tracee* who, int64_t fd) {
@@ -494,6 +500,7 @@ class Run {
         char path[PATH_MAX] = "";
         if (stat(descriptor(who, fd).c_str(), &it) == -1 || !S_ISREG(it.st_mode)) return;
         if (readlink(descriptor(who, fd).c_str(), path, sizeof path - 1) == -1) return;
+        stage_.made.insert(Stage::identity(it));
         add({"inode " + std::to_string(it.st_ino), named ? path : "", it.st_mode & 07777,
              static_cast<size_t>(it.st_size)});
     }

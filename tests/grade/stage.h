@@ -70,7 +70,7 @@ class Stage {
         if (mkdir(directory.c_str(), 0777) == -1) Box::fail("mkdir");
         chmod(top_.c_str(), 0755);
         chmod(directory.c_str(), 0777);
-        before_ = things();
+        before_ = things(true);
     }
     ~Stage() {
         clear();
@@ -112,9 +112,10 @@ class Stage {
     void remark(const std::string& text) { verdicts.remarks.insert(text); }
 
     // What is there that outlives a process, and was not there before: files in /dev/shm and in the
-    // program's directory by path, System V objects as "shm 7"; each with how it looks.
+    // program's directory by path, System V objects as "shm 7"; each with how it looks. Where the
+    // box is not closed, others make some meanwhile: there, only what was seen to be `made`.
     std::map<std::string, std::string> left() const {
-        std::map<std::string, std::string> all = things();
+        std::map<std::string, std::string> all = things(box.refused.empty());
         for (const auto& it : before_) all.erase(it.first);
         return all;
     }
@@ -136,10 +137,24 @@ class Stage {
         }
     }
 
-    // Makes a file of ours the program's user's.
-    void give(const std::string& path) const {
+    // Makes a file, or a segment, of ours the program's user's.
+    void give(const std::string& path) {
         if (user() != geteuid() && chown(path.c_str(), user(), static_cast<gid_t>(-1)) == -1)
             Box::fail("chown");
+        struct stat file;
+        if (stat(path.c_str(), &file) == 0) made.insert(identity(file));
+    }
+    void give(int segment) {
+        shmid_ds it;
+        shmctl(segment, IPC_STAT, &it);
+        it.shm_perm.uid = user();
+        shmctl(segment, IPC_SET, &it);
+        made.insert("shm " + std::to_string(segment));
+    }
+
+    // Of a file, whatever its name.
+    static std::string identity(const struct stat& file) {
+        return std::to_string(file.st_dev) + " " + std::to_string(file.st_ino);
     }
 
     // Whom the program runs as.
@@ -156,6 +171,7 @@ class Stage {
     std::string program, directory;
     std::vector<std::string> arguments;  // that come before those of a run
     Verdicts verdicts;
+    std::set<std::string> made;  // by the program or by us: files by identity, others as in left()
     bool endless = false;  // it used all of its processor time: once is enough
 
   private:
@@ -164,39 +180,35 @@ class Stage {
         return known != verdicts.met.end() && known->second == how;
     }
 
-    // Where the box is not closed, only what is this user's.
-    std::map<std::string, std::string> things() const {
-        const bool all_users = box.refused.empty();
+    // All, or those that are `made`.
+    std::map<std::string, std::string> things(bool everybodys) const {
         std::map<std::string, std::string> all;
         for (const std::string& where : {std::string("/dev/shm"), directory})
             for (const std::string& name : names_in(where)) {
                 const std::string path = where + "/" + name;
                 struct stat looks;
                 if (lstat(path.c_str(), &looks) == -1) continue;
-                if (!all_users && looks.st_uid != geteuid()) continue;
+                if (!everybodys && where != directory && !made.count(identity(looks))) continue;
                 char text[64];
                 snprintf(text, sizeof text, "%jd bytes, mode %o", intmax_t{looks.st_size},
                          looks.st_mode & 07777);
                 all[path] = text;
             }
-        // Of a row we need: key, id, mode and, each kind in its own column, the owner.
-        for (const auto& [kind, column] :
-             std::map<std::string, int>{{"shm", 7}, {"sem", 4}, {"msg", 7}}) {
+        for (const std::string kind : {"shm", "sem", "msg"}) {
             std::ifstream rows("/proc/sysvipc/" + kind);
             std::string row;
             std::getline(rows, row);
             while (std::getline(rows, row)) {
-                std::istringstream words(row);
-                std::vector<long> field;
-                for (long number; words >> number;) field.push_back(number);
-                if (field.size() < 8) continue;
-                if (!all_users && field[static_cast<size_t>(column)] != geteuid()) continue;
+                long key = 0, id = 0, mode = 0;
+                std::istringstream(row) >> key >> id >> mode;
+                const std::string name = kind + " " + std::to_string(id);
+                if (!everybodys && !made.count(name)) continue;
                 // SHM_DEST: it has been removed, and goes with the last who has it attached.
-                if (kind == "shm" && field[2] / 1000 % 2 == 1) continue;
-                char key[16];
-                snprintf(key, sizeof key, "0x%08x", static_cast<unsigned>(field[0]));
-                all[kind + " " + std::to_string(field[1])] =
-                    std::string("key ") + key + ", mode " + std::to_string(field[2]);
+                if (kind == "shm" && mode / 1000 % 2 == 1) continue;
+                char text[64];
+                snprintf(text, sizeof text, "key 0x%08x, mode %ld", static_cast<unsigned>(key),
+                         mode);
+                all[name] = text;
             }
         }
         return all;
