@@ -275,7 +275,8 @@ class Updates {
             // Each in turn as far as its next changes; one that is held with the lock keeps the
             // other back, but where it is held differs: in 20 rounds a lock of one process shows.
             bool counts[2] = {false, false};
-            for (int round = 0; round < (counts[0] && counts[1] ? 20 : 40); ++round)
+            for (int round = 0; round < (counts[0] && counts[1] ? 20 : 40) && !run.child()->ended;
+                 ++round)
                 for (Tracee* who : {run.parent(), run.child()}) {
                     const long before = count(run);
                     if (who->ended) continue;
@@ -296,8 +297,8 @@ class Updates {
                 end_well(run);
             if (together_ > 0)
                 stage_.earn("both");
-            else if (!run.why.empty())
-                stage_.not_shown({"both"}, run.why);
+            else if (!stage_.met("both"))
+                stage_.not_shown({"both"}, run.why.empty() ? "it had ended by then" : run.why);
             if (!waited_) stage_.earn("sleeps");
             run.tracer.kill_all();
             run.finish();
