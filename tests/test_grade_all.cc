@@ -129,6 +129,8 @@ TEST_CASE("all submissions: what is not asked for", "[grade]") {
     course.hand_in("a,b", exchange());
     CHECK(course.grade().err == "grade: a login with a comma, a quote or a newline: 'a,b'\n");
     CHECK(!exists(course.top.path + "/grades-1"));
+    CHECK(run({root() + "/tests/grade/grade", "1", "/tmp"}).err ==
+          "grade: read(/tmp): Is a directory\n");
 }
 
 TEST_CASE("what is lost is tried once more, and tries that do not agree are told", "[grade]") {

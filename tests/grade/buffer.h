@@ -149,7 +149,7 @@ class BoundedBuffer {
             else
                 stage_.lose("result",
                             {did,
-                             it.run.parent()->ended ? printed(it.run)
+                             it.run.parent()->ended ? it.run.seen()
                                                     : it.run.err().substr(0, 200) + missing(it),
                              asleep ? kNeverWoken
                                     : "what goes in must come out, in order, each line "
@@ -194,7 +194,7 @@ class BoundedBuffer {
         stage_.lose("end", {did,
                             !it.run.why.empty()           ? it.run.why
                             : it.run.out() != it.wanted() ? missing(it)
-                                                          : printed(it.run),
+                                                          : it.run.seen(),
                             "the end must be told like a line: after all lines, and so that who "
                             "sleeps is woken",
                             use()});
@@ -211,7 +211,7 @@ class BoundedBuffer {
             if (run.child() == nullptr) {
                 run.tracer.kill_all();
                 return lose_all(run.parent()->ended
-                                    ? printed(run)
+                                    ? run.seen()
                                     : "it forks no child before its input has ended");
             }
             waits(run, run.child(), "empty", "ran it without any input yet");
@@ -386,7 +386,7 @@ class BoundedBuffer {
                 stage_.earn("failure");
             else
                 stage_.lose("failure",
-                            {"killed the child, and ended the input", printed(it.run),
+                            {"killed the child, and ended the input", it.run.seen(),
                              it.run.why.empty()
                                  ? "lines may be missing and nobody is told: the status of "
                                    "waitpid(2) says how the child ended"

@@ -4,6 +4,15 @@
 
 #include "stage.h"
 
+inline std::string compiler() {
+    const char* named = getenv("CXX");
+    return named == nullptr || *named == '\0' ? "g++" : named;
+}
+// With which command mine.cc is built, here and for its author.
+inline std::string compile() {
+    return compiler() + " -std=c++17 -O2 -g -Wall -pthread -iquote a/b -o mine mine.cc -lrt";
+}
+
 // Compiles `source`, with the headers of common/ beside it, to stage.program. Returns what the
 // compiler said, and sets `built`. Throws if there is no compiler.
 inline std::string build(const Stage& stage, const std::string& source,
@@ -20,10 +29,7 @@ inline std::string build(const Stage& stage, const std::string& source,
     write_file(here + "/mine.cc", source);
     for (const auto& [name, text] : common) write_file(top + "/common/" + name, text);
 
-    const char* compiler = getenv("CXX");
-    if (compiler == nullptr || *compiler == '\0') compiler = "g++";
-    const std::string line = "exec " + std::string(compiler) +
-                             " -std=c++17 -O2 -g -Wall -pthread -iquote a/b -o mine mine.cc -lrt";
+    const std::string line = "exec " + compile();
     int says[2];
     if (pipe2(says, O_CLOEXEC) == -1) Box::fail("pipe2");
     const pid_t pid = fork();
@@ -48,7 +54,7 @@ inline std::string build(const Stage& stage, const std::string& source,
     int status = 0;
     waitpid(pid, &status, 0);
     if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-        throw std::runtime_error("there is no compiler: " + std::string(compiler));
+        throw std::runtime_error("there is no compiler: " + compiler());
     std::ifstream made(here + "/mine", std::ios::binary);
     built = status == 0 && made.good();
     if (built) {

@@ -34,7 +34,7 @@ class DeadOwner : Updates {
             if (run.why.empty() && run.status() == 1)
                 stage_.earn("status");
             else
-                stage_.lose("status", {"killed the child before it counted", printed(run),
+                stage_.lose("status", {"killed the child before it counted", run.seen(),
                                        "a child that failed is told by status 1: waitpid(2) knows",
                                        "PROGRAM 1000; echo $?"});
         }
@@ -79,7 +79,7 @@ class DeadOwner : Updates {
             else if (run.out() != wanted)
                 stage_.lose(
                     "killed",
-                    {did, printed(run) + "; asked for is " + wanted.substr(0, wanted.size() - 1),
+                    {did, "asked for is " + wanted.substr(0, wanted.size() - 1) + "; " + run.seen(),
                      "the parent is to make its own additions and to print what the object "
                      "holds, whatever the child was doing",
                      ""});

@@ -40,21 +40,6 @@ struct Usual {
     bool ended;          // by itself, and not by a signal
 };
 
-// How a run ended and what it printed, for "seen".
-inline std::string seen(Run& run) {
-    std::string text =
-        !run.why.empty()      ? run.why
-        : run.status() >= 128 ? "it was killed by signal " + std::to_string(run.status() - 128) +
-                                    ", " + strsignal(run.status() - 128)
-        : run.status() > 0 ? "it ended with exit status " + std::to_string(run.status())
-                           : "it ended with exit status 0";
-    for (const auto& [stream, kept] :
-         {std::pair<std::string, std::string>{"stdout", run.out()}, {"stderr", run.err()}})
-        if (!kept.empty())
-            text += "\n" + stream + ": " + kept.substr(0, 600) + (kept.size() > 600 ? "..." : "");
-    return text;
-}
-
 inline std::vector<std::string> lines(const std::string& text) {
     std::vector<std::string> all;
     std::istringstream rest(text);
@@ -202,7 +187,7 @@ inline Usual ordinary_run(Stage& stage) {
     if (both && !contents.saw.empty()) stage.lose("contents", contents);
 
     if (!run.why.empty() || run.status() != 0 || usual.output != kTranscript)
-        stage.lose("transcript", {"ran it, the parent first", seen(run), meaning(run), "PROGRAM"});
+        stage.lose("transcript", {"ran it, the parent first", run.seen(), meaning(run), "PROGRAM"});
     else
         stage.earn("transcript");
     if (both && run.orphan && usual.ended)
@@ -234,7 +219,7 @@ inline Usual ordinary_run(Stage& stage) {
         parent_first(again);
         again.finish();
         if (!well(again, usual))
-            stage.lose("residue", {"ran it a second time", seen(again),
+            stage.lose("residue", {"ran it a second time", again.seen(),
                                    "something of the first run is in the way", "PROGRAM; PROGRAM"});
     }
     return usual;
@@ -299,7 +284,7 @@ inline void hold_the_parent(Stage& stage, const Usual& usual) {
     if (!rests) stage.remark("the child does not sleep while it waits: it keeps a processor busy");
     run.finish();
     if (!well(run, usual))
-        return stage.lose("waits", {did + ", and let it go on", seen(run), meaning(run), look});
+        return stage.lose("waits", {did + ", and let it go on", run.seen(), meaning(run), look});
     stage.earn("waits");
 }
 
@@ -323,7 +308,7 @@ inline void change_an_item(Stage& stage, const Usual& usual) {
     stage.lose("holds",
                {"held the child, let the parent store, changed Daisy to " + item +
                     " in the object, and let the child go",
-                (stored ? "" : "the parent did not come to wait for its child; ") + seen(run),
+                (stored ? "" : "the parent did not come to wait for its child; ") + run.seen(),
                 "the child has to print what the object holds, when it has waited: not "
                 "what it knows, or has looked at before",
                 "docs/explain PROGRAM"});
@@ -355,11 +340,10 @@ inline void let_the_child_fail(Stage& stage, const Usual& usual) {
         const std::string wanted = replaced(usual.output, "status:0", "status:3");
         const bool right = lines(out) == lines(wanted);
         // Or it ends with an error, and says that the child failed.
-        const bool told = out.find("status:") == std::string::npos && run.status() != 0 &&
-                          run.status() < 128 && !run.err().empty();
+        const bool told = out.find("status:") == std::string::npos && run.told();
         if (!run.why.empty() || (!right && !told))
             stage.lose("status",
-                       {"had the child end with exit status 3", seen(run),
+                       {"had the child end with exit status 3", run.seen(),
                         out.find("status:768") != std::string::npos
                             ? "768 is 3 * 256: what waitpid stores is not the exit status; "
                               "WEXITSTATUS"
@@ -373,7 +357,7 @@ inline void let_the_child_fail(Stage& stage, const Usual& usual) {
     run.finish();
     if (!run.why.empty() || run.out().find("status:0") != std::string::npos)
         stage.lose("status",
-                   {"killed the child with SIGKILL, while the parent waited for it", seen(run),
+                   {"killed the child with SIGKILL, while the parent waited for it", run.seen(),
                     "a child that was killed has no exit status, and WEXITSTATUS says 0: "
                     "ask WIFSIGNALED first",
                     "man 2 waitpid"});
@@ -412,7 +396,7 @@ inline void try_masks(Stage& stage, const Usual& usual) {
     parent_first(run);
     run.finish();
     if (!well(run, usual))
-        stage.lose("mode", {"ran it with umask 077", seen(run), "it needs no rights for others",
+        stage.lose("mode", {"ran it with umask 077", run.seen(), "it needs no rights for others",
                             "(umask 077; PROGRAM)"});
     stage.earn("mode");
 }
@@ -458,10 +442,9 @@ inline void take_the_name(Stage& stage, const Usual& usual) {
                  "what you have not made is not yours to use or remove: O_EXCL (IPC_EXCL) "
                  "refuses what exists",
                  look});
-    const bool refused = run.status() != 0 && run.status() < 128 && !run.err().empty();
     const bool took_another = well(run, usual);
-    if (!run.why.empty() || (!refused && !took_another))
-        return stage.lose("exists", {did, seen(run),
+    if (!run.why.empty() || (!run.told() && !took_another))
+        return stage.lose("exists", {did, run.seen(),
                                      "it has to say on stderr why it cannot go on, and end with an "
                                      "exit status other than 0",
                                      look});
@@ -512,13 +495,12 @@ inline void fail_calls(Stage& stage, const Usual& usual) {
         if (!run.tracer.answer(event.who, -failure.error))
             throw std::runtime_error("cannot fail a call here");
         run.finish();
-        const bool told = run.status() != 0 && run.status() < 128 && !run.err().empty();
         const bool managed = well(run, usual);
-        if (run.why.empty() && (told || managed)) continue;
+        if (run.why.empty() && (run.told() || managed)) continue;
         return stage.lose(
             "errors",
             {"had the call fail " + failure.call + ": " + call + ", " + strerror(failure.error),
-             seen(run),
+             run.seen(),
              "every call can fail: say on stderr which did, and why (perror), and end "
              "with an exit status other than 0",
              look});

@@ -338,9 +338,7 @@ static string mine(const Lab& lab) {
 
 // The program for the commands of the report, as the grader builds it.
 static void build_mine(const Lab& lab) {
-    const string line = "cd " + directory(lab) +
-                        " && rm -f mine && ${CXX:-g++} -std=c++17 -O2 -g -pthread -o mine mine.cc "
-                        "-lrt 2>/dev/null";
+    const string line = "cd " + directory(lab) + " && rm -f mine && " + compile() + " 2>/dev/null";
     const pid_t pid = fork();
     if (pid == -1) err(1, "fork");
     if (pid == 0) {
@@ -466,8 +464,11 @@ int main(int argc, char** argv) {
         errx(2,
              "usage: tests/grade/grade [mine LAB [hint | watch] | LAB FILE | "
              "all LAB DIRECTORY [REQUIREMENT...]]");
-    if (access(words[1].c_str(), R_OK) == -1) err(1, "open(%s)", words[1].c_str());
     const Lab& lab = find(words[0]);
+    const int fd = open(words[1].c_str(), O_RDONLY | O_CLOEXEC);
+    char byte;
+    if (fd == -1) err(1, "open(%s)", words[1].c_str());
+    if (read(fd, &byte, 1) == -1) err(1, "read(%s)", words[1].c_str());  // a directory
     printf("%s", score(box, lab, grade(box, lab, contents(words[1])), "./mine").text.c_str());
     return 0;
 }

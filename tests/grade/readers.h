@@ -62,7 +62,7 @@ class Readers {
             std::mismatch(out.begin(), out.end(), wanted.begin(), wanted.end()).first - out.begin();
         return "it printed " + std::to_string(out.size()) + " bytes instead of two times " +
                std::to_string(right[0].size()) + ", others from byte " + std::to_string(same) +
-               " on\n" + exchange::seen(run).substr(0, 200);
+               " on\n" + run.seen().substr(0, 200);
     }
     std::string read(const Texts& right) const {
         Run run(stage_, words({"read"}));
@@ -72,7 +72,7 @@ class Readers {
     std::string publish(const std::string& text) const {
         Run run(stage_, publishes(text));
         run.finish();
-        return run.why.empty() && run.status() == 0 ? "" : exchange::seen(run);
+        return run.why.empty() && run.status() == 0 ? "" : run.seen();
     }
     void begin(const std::string& text) const {
         stage_.clear();
@@ -254,11 +254,11 @@ class Readers {
                 throw std::runtime_error("cannot fail a call here");
             const std::string name = call_name(writer->call);
             run.finish();
-            const bool told = run.status() > 0 && run.status() < 128 && !run.err().empty();
-            std::string saw = run.why.empty() && (told || run.status() == 0) ? "" : "not told";
-            if (saw.empty()) saw = told ? read({old, next}) : read({next});
+            std::string saw =
+                run.why.empty() && (run.told() || run.status() == 0) ? "" : "not told";
+            if (saw.empty()) saw = run.told() ? read({old, next}) : read({next});
             if (saw.empty()) saw = left();
-            if (!saw.empty()) saw = exchange::seen(run) + "\nand then: " + saw;
+            if (!saw.empty()) saw = run.seen() + "\nand then: " + saw;
             expect("errors",
                    {"had the writer's " + name + " fail: " + strerror(ENOSPC), saw,
                     "say on stderr what failed, end with another status than 0, and leave the old "
@@ -268,8 +268,8 @@ class Readers {
         stage_.clear();
         Run run(stage_, words({"read"}));
         run.finish();
-        if (!run.why.empty() || run.status() == 0 || run.status() >= 128 || run.err().empty())
-            stage_.lose("errors", {"read where there is none", exchange::seen(run),
+        if (!run.why.empty() || !run.told())
+            stage_.lose("errors", {"read where there is none", run.seen(),
                                    "say so on stderr, and end with another status than 0",
                                    "rm config; PROGRAM read"});
         stage_.earn("errors");

@@ -43,7 +43,7 @@ inline Usual undisturbed_run(Stage& stage) {
         if (!run.why.empty() || exchange::printed(run) != exchange::kTranscript || !left.empty() ||
             std::count(common.begin(), common.end(), object) == 0)
             stage.lose("exchange", {"ran it, the parent first",
-                                    exchange::seen(run) + (left.empty() ? "" : "\nleft:" + left),
+                                    run.seen() + (left.empty() ? "" : "\nleft:" + left),
                                     "the exchange of lab 1, over a shared object", "PROGRAM"});
         else
             stage.earn("exchange");
@@ -159,7 +159,7 @@ inline void kill_the_child(Stage& stage) {
     if (child != nullptr) run.tracer.send(child, SIGKILL);
     run.finish();
     if (run.why.empty() && run.status() != 0) return stage.earn("child");
-    stage.lose("child", {"killed the child with SIGKILL, right after fork", exchange::seen(run),
+    stage.lose("child", {"killed the child with SIGKILL, right after fork", run.seen(),
                          "the parent has to end, with another status than 0", "man 2 waitpid"});
 }
 
@@ -217,7 +217,7 @@ inline void fail_calls(Stage& stage, const Usual& usual) {
         run.finish();
         if (wrong(stage, run).empty() && run.status() < 128) continue;
         return stage.lose("errors", {"had " + name + " fail: " + strerror(error),
-                                     exchange::seen(run) + "\n" + wrong(stage, run),
+                                     run.seen() + "\n" + wrong(stage, run),
                                      "whoever ends early, too, has to leave nothing", look});
     }
     stage.earn("errors");

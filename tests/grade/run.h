@@ -199,6 +199,21 @@ class Run {
         const int raw = tracer.tracees.front().status;
         return WIFSIGNALED(raw) ? 128 + WTERMSIG(raw) : WEXITSTATUS(raw);
     }
+    // It said on stderr that something failed, and by its exit status.
+    bool told() const { return status() > 0 && status() < 128 && !err().empty(); }
+    // How it ended and what it printed, for a finding.
+    std::string seen() const {
+        std::string text = !why.empty() ? why
+                           : status() >= 128
+                               ? "it was killed by signal " + std::to_string(status() - 128) +
+                                     ", " + strsignal(status() - 128)
+                               : "it ended with exit status " + std::to_string(status());
+        for (const auto& [stream, kept] : {std::pair{"stdout", out()}, {"stderr", err()}})
+            if (!kept.empty())
+                text += std::string("\n") + stream + ": " + kept.substr(0, 600) +
+                        (kept.size() > 600 ? "..." : "");
+        return text;
+    }
 
     // As ps(1) has it: R runs or would, S sleeps, T is stopped, Z has ended.
     static char state(const Tracee* who) {

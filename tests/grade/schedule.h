@@ -18,16 +18,6 @@ inline long some(long from, long to) {
     return std::uniform_int_distribution<long>(from, to)(random);
 }
 
-// "it printed '...' and ended with status 0", or how else it ended, or why it was ended.
-inline std::string printed(const Run& run) {
-    if (!run.why.empty()) return run.why;
-    std::string text = run.out().substr(0, 200) + run.err().substr(0, 200);
-    while (!text.empty() && text.back() == '\n') text.pop_back();
-    return "it printed '" + text + "' and " +
-           (run.status() < 128 ? "ended with status " + std::to_string(run.status())
-                               : std::string("was killed: ") + strsignal(run.status() - 128));
-}
-
 // The objects that both processes have and may change, as `who` has them. Their numbers differ from
 // run to run, their order does not.
 inline std::vector<Mapping> common(Run& run, const Tracee* who) {

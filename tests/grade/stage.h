@@ -172,7 +172,7 @@ class Stage {
     std::vector<std::string> arguments;  // that come before those of a run
     Verdicts verdicts;
     std::set<std::string> made;  // by the program or by us: files by identity, others as in left()
-    bool endless = false;  // it used all of its processor time: once is enough
+    bool endless = false;        // it used all of its processor time: once is enough
 
   private:
     bool decided(const std::string& requirement, bool how) const {

@@ -115,12 +115,11 @@ class Updates {
             const std::string did = "ran it with " + std::to_string(times) +
                                     ", first the one process to its end, then the other";
             const bool right = run.why.empty() && run.status() == 0 && run.out() == wanted;
-            const std::string saw = printed(run);
             if (right)
                 stage_.earn("result");
             else
                 stage_.lose("result",
-                            {did, saw,
+                            {did, run.seen(),
                              "asked for is the line '" + wanted.substr(0, wanted.size() - 1) +
                                  "' and status 0: both add, nothing disturbs them",
                              "PROGRAM " + std::to_string(times)});
@@ -185,7 +184,7 @@ class Updates {
                     "object",
                     {"ran it with " + std::to_string(times) + " and, when one had counted, added " +
                          std::to_string(more) + " to the count in the object",
-                     printed(run) + "; asked for is " + std::to_string(2 * times + more),
+                     "asked for is " + std::to_string(2 * times + more) + "; " + run.seen(),
                      "what is printed, or stored, does not come from the object: "
                      "it was computed, or kept in a variable of one process",
                      ""});
@@ -211,7 +210,7 @@ class Updates {
             else
                 stage_.lose(
                     "failure",
-                    {"killed the child at its end", printed(run),
+                    {"killed the child at its end", run.seen(),
                      "what it counted may be wrong, and nobody is told: the status of waitpid(2) "
                      "says how the child ended",
                      "PROGRAM 1000000000 & sleep 1; kill -9 $(pgrep -P $!); wait"});
@@ -401,7 +400,7 @@ class Updates {
             run.finish();
             if (stage_.met("result") && run.why.empty() &&
                 run.out() != "count " + std::to_string(2 * times) + "\n")
-                stage_.lose("exact", {"ran it with " + std::to_string(times), printed(run), "",
+                stage_.lose("exact", {"ran it with " + std::to_string(times), run.seen(), "",
                                       "PROGRAM " + std::to_string(times)});
             end_well(run);
         }
