@@ -330,17 +330,16 @@ inline std::string too_early(Run& run, const Usual& usual) {
 }
 
 // The parent goes on instruction by instruction; after each that changed the object, and after each
-// call, the child goes on as far as it comes. So who is told before all is stored looks too early.
-inline bool told_early(Stage& stage, const Usual& usual) {
-    stage.clear();
-    Run run(stage);
+// call, the child goes on as far as it comes. So who is told before all is stored looks too early:
+// what was seen then; "" if it does not.
+inline std::string told_early(Run& run, const Usual& usual) {
     Tracee *parent = run.parent(), *child = run.until_born();
-    if (child == nullptr || child->ended || run.in_vfork(parent)) return false;
+    if (child == nullptr || child->ended || run.in_vfork(parent)) return "";
     while (parent->in_call && run.why.empty()) {  // fork
         run.go_on(parent);
-        if (run.next(1000).what == Event::nothing) return false;
+        if (run.next(1000).what == Event::nothing) return "";
     }
-    std::string before, early;
+    std::string before;
     std::vector<Mapping> objects;
     const auto bytes = [&] {
         std::string all;
@@ -353,29 +352,23 @@ inline bool told_early(Stage& stage, const Usual& usual) {
     for (int steps = 0, looks = 0; steps < 30000 && looks < 200 && run.why.empty(); ++steps) {
         if (look) {
             let_it_look(run, child);
-            early = too_early(run, usual);
-            if (!early.empty() || child->ended) break;
-            ++looks;
             objects = common(run, parent);  // each call may have changed them
             before = bytes();
+            std::string early = too_early(run, usual), missing;
+            for (const std::string& item : kItems)
+                if (before.find(item) == std::string::npos)
+                    missing += (missing.empty() ? "" : ", ") + item;
+            if (!early.empty() && !missing.empty())
+                early += ", when the object did not hold " + missing;
+            if (!early.empty()) return early + "\nstdout: " + run.out();
+            if (child->ended) break;
+            ++looks;
         }
         const bool call = at_call(run, parent);
         if (!stands(parent) || !parent_moves(run)) break;
         look = call || bytes() != before;
     }
-    if (early.empty()) return false;
-    std::string missing;
-    const std::string now = bytes();
-    for (const std::string& item : kItems)
-        if (now.find(item) == std::string::npos) missing += (missing.empty() ? "" : ", ") + item;
-    stage.lose("waits",
-               {"let the parent store instruction by instruction, and the child go on after each",
-                early + (missing.empty() ? "" : ", when the object did not hold " + missing) +
-                    "\nstdout: " + run.out(),
-                "the child was told before all was stored: whatever tells it (a semaphore, a flag, "
-                "the count) comes last",
-                "put sleep(1) before each store in the parent; PROGRAM"});
-    return true;
+    return "";
 }
 
 // The parent stands still, right after fork: does the child wait?
@@ -446,7 +439,19 @@ inline void hold_the_parent(Stage& stage, const Usual& usual) {
     if (!well(run, usual))
         return stage.lose("waits", {did + ", and let it go on", run.seen(),
                                     alone ? kNeverWoken : meaning(run), look});
-    if (!told_early(stage, usual)) stage.earn("waits");
+    stage.clear();
+    Run slow(stage);
+    const std::string early = told_early(slow, usual);
+    slow.finish();
+    if (!early.empty())
+        stage.lose(
+            "waits",
+            {"let the parent store instruction by instruction, and the child go on after each",
+             early,
+             "the child was told before all was stored: what tells it (a semaphore, a flag, the "
+             "count) comes last",
+             "put sleep(1) before each store in the parent; PROGRAM"});
+    stage.earn("waits");
 }
 
 // Does the child print what the object holds? The bytes change between the store and its look.
