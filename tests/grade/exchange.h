@@ -9,6 +9,7 @@
 #include <random>
 
 #include "lab.h"
+#include "schedule.h"
 
 namespace exchange {
 
@@ -38,7 +39,9 @@ struct Usual {
     std::string output;  // as printed() has it
     int status;          // as Run::status()
     bool ended;          // by itself, and not by a signal
+    bool items;          // the child prints them, or could: they are in the object
 };
+constexpr char kNoItems[] = "it needs what the child prints, and the items are not in the object";
 
 inline std::vector<std::string> lines(const std::string& text) {
     std::vector<std::string> all;
@@ -52,15 +55,36 @@ inline std::vector<std::string> lines(const std::string& text) {
 inline bool well(Run& run, const Usual& usual, const std::string& wanted) {
     return run.why.empty() && run.status() == usual.status && lines(printed(run)) == lines(wanted);
 }
-inline bool well(Run& run, const Usual& usual) { return well(run, usual, usual.output); }
+inline bool well(Run& run, const Usual& usual) {
+    return well(run, usual, usual.output) ||
+           (run.why.empty() && run.status() == 0 && printed(run) == kTranscript);
+}
 
 // Why a transcript is not the right one.
 inline std::string meaning(Run& run) {
     const std::string out = run.out();
     const auto all = lines(out);
-    if (run.child() == nullptr) return "nobody was forked: there is no child";
-    if (!run.why.empty()) return "who waits must be woken, and whoever wakes must share with him";
-    if (run.status() >= 128) return "a store or load where nothing is mapped, or beyond the object";
+    const Tracee* child = run.child();
+    const bool killed = child != nullptr && child->ended && WIFSIGNALED(child->status);
+    const int signal = run.status() >= 128 ? run.status() - 128
+                       : killed            ? WTERMSIG(child->status)
+                                           : 0;
+    if (!run.why.empty() && child != nullptr)
+        return "who waits must be woken, and whoever wakes must share with him";
+    for (const Made& it : run.made())
+        if (signal == SIGBUS && it.bytes == 0)
+            return "SIGBUS: the object has 0 bytes, so there is nothing behind the mapping; "
+                   "ftruncate gives it its size";
+    if (signal == SIGBUS || signal == SIGSEGV || run.status() >= 128)
+        return "a store or load where nothing is mapped, or beyond the object";
+    if (child == nullptr) return "nobody was forked: there is no child";
+    if (signal != 0)
+        return std::string("the child was killed: ") + strsignal(signal) +
+               ". Was it sent before the child was ready for it?";
+    if (run.err().find(strerror(ECHILD)) != std::string::npos ||
+        printed(run).find("Parent <child>") != std::string::npos)
+        return "the child goes on into the parent's code, and waits for a child of its own: it has "
+               "to end where its part ends";
     if (out.empty()) return "nothing printed: is stdout flushed where the process ends by _exit?";
     const auto twice = std::adjacent_find(all.begin(), all.end());
     if (twice != all.end() && twice->size() > 3)
@@ -168,18 +192,22 @@ inline Usual ordinary_run(Stage& stage) {
     const auto common = run.common_objects();
     const bool both = std::count(common.begin(), common.end(), object) > 0;
 
-    const Usual usual = {name_of(run, object), printed(run), run.status(),
-                         run.why.empty() && run.status() < 128};
+    const std::string out = printed(run);
+    const Usual usual = {name_of(run, object), out, run.status(),
+                         run.why.empty() && run.status() < 128,
+                         contents.saw.empty() || out.find(kItems[2]) != std::string::npos};
     if (!both)
         stage.lose("shared",
                    {"ran it and looked at the shared mappings of both processes [/proc/PID/maps]",
-                    run.child() == nullptr             ? "it has forked no process"
+                    run.child() == nullptr && run.status() >= 128 ? run.seen()
+                    : run.child() == nullptr           ? "it has forked no process"
                     : run.shared(run.parent()).empty() ? "the parent has none"
                     : run.shared(run.child()).empty()  ? "the parent has one, the child none"
                     : !common.empty() ? "both have one, but the parent stored nothing there"
                                       : "each has another object",
-                    "what one stores, the other does not see: MAP_SHARED, and the same object in "
-                    "both, by fork or by name",
+                    run.child() == nullptr ? meaning(run)
+                                           : "what one stores, the other does not see: MAP_SHARED, "
+                                             "and the same object in both, by fork or by name",
                     "grep rw-s /proc/PID/maps"});
     else
         stage.earn("shared");
@@ -187,7 +215,12 @@ inline Usual ordinary_run(Stage& stage) {
     if (both && !contents.saw.empty()) stage.lose("contents", contents);
 
     if (!run.why.empty() || run.status() != 0 || usual.output != kTranscript)
-        stage.lose("transcript", {"ran it, the parent first", run.seen(), meaning(run), "PROGRAM"});
+        stage.lose("transcript",
+                   {"ran it, the parent first", run.seen(),
+                    both && !usual.items && run.status() == 0
+                        ? "what the child is to print is not in the object: see `contents`"
+                        : meaning(run),
+                    "PROGRAM"});
     else
         stage.earn("transcript");
     if (both && run.orphan && usual.ended)
@@ -213,16 +246,129 @@ inline Usual ordinary_run(Stage& stage) {
         stage.lose("residue",
                    {"ran it, and looked at what is there afterwards", "left behind:" + more,
                     "objects outlive processes: somebody has to remove the name",
-                    "ls -l /dev/shm; ipcs -m"});
+                    "ls -l /dev/shm; ipcs -m -s"});
     if (usual.ended) {
         Run again(stage);
         parent_first(again);
         again.finish();
-        if (!well(again, usual))
+        if (!well(again, usual) && (usual.items || again.status() != usual.status))
             stage.lose("residue", {"ran it a second time", again.seen(),
                                    "something of the first run is in the way", "PROGRAM; PROGRAM"});
     }
     return usual;
+}
+
+// Whether its next instruction enters the kernel; false where we cannot tell.
+inline bool at_call(const Run& run, const Tracee* who) {
+#if defined __x86_64__
+    return run.tracer.memory(who, next_instruction(who), 2) == "\x0f\x05";
+#elif defined __aarch64__
+    return run.tracer.memory(who, next_instruction(who), 4) == std::string("\x01\0\0\xd4", 4);
+#else
+    return run.parent() == nullptr;
+#endif
+}
+
+inline bool naps(const Tracee* who) {
+    return who->call == SYS_nanosleep || who->call == SYS_clock_nanosleep;
+}
+
+// Lets the child go on until it sleeps, has looked again after a nap, which passes at once, or has
+// used the processor for 2 ms without a call: then it stands, or sleeps.
+inline void let_it_look(Run& run, Tracee* child) {
+    const int calls = child->calls;
+    long used = processor(child);
+    for (int slept = 0; slept < 2 && child->calls - calls < 50;) {
+        run.go_on(child);
+        const Event event = run.next(1);
+        if (child->ended || child->state == Tracee::listens || event.what == Event::over) return;
+        if (event.what == Event::nothing) {
+            if (run.sleeps(child) || processor(child) - used > 2000) break;
+        } else if (event.who == child) {
+            used = processor(child);
+            if (event.what == Event::enters && naps(child) && run.tracer.answer(child, 0)) ++slept;
+        } else if (event.who != run.parent()) {
+            run.go_on(event.who);
+        }
+    }
+    hold(run, child);
+}
+
+// One instruction of the parent, or one whole call. False where there is nothing more to see: it
+// waits for its child, or ends, or sleeps though the child has gone on.
+inline bool parent_moves(Run& run) {
+    Tracee* parent = run.parent();
+    if (!at_call(run, parent)) return step(run, parent) == Went::there;
+    for (int looks = 0; looks < 3;) {
+        if (parent_waits(run) || parent->call == SYS_exit_group) return false;
+        run.go_on(parent);
+        const Event event = run.next(1);
+        if (parent->ended || event.what == Event::over) return false;
+        if (event.who == parent && event.what == Event::returns) return true;
+        if (event.who == parent && event.what == Event::enters && naps(parent))
+            run.tracer.answer(parent, 0);
+        if (event.what == Event::nothing && run.sleeps(parent)) {
+            let_it_look(run, run.child());
+            ++looks;
+        }
+    }
+    return false;
+}
+
+// How the child shows that it has looked before all was stored; "" if it does not.
+inline std::string too_early(Run& run, const Usual& usual) {
+    const std::string now = printed(run);
+    const size_t at = now.find("There is"), end = now.find('\n', at);
+    const std::string usually = usual.output + kTranscript;
+    if (end != std::string::npos && usually.find(now.substr(at, end + 1 - at)) == std::string::npos)
+        return "the child printed '" + now.substr(at, end - at) + "'";
+    for (const std::string& item : kItems)
+        if (run.child()->ended && usual.output.find(item) != std::string::npos &&
+            now.find(item) == std::string::npos)
+            return "the child ended and had not printed " + item;
+    return "";
+}
+
+// The parent goes on instruction by instruction; after each that changed the object, and after each
+// call, the child goes on as far as it comes. So who is told before all is stored looks too early:
+// what was seen then; "" if it does not.
+inline std::string told_early(Run& run, const Usual& usual) {
+    Tracee *parent = run.parent(), *child = run.until_born();
+    if (child == nullptr || child->ended || run.in_vfork(parent)) return "";
+    while (parent->in_call && run.why.empty()) {  // fork
+        run.go_on(parent);
+        if (run.next(1000).what == Event::nothing) return "";
+    }
+    std::string before;
+    std::vector<Mapping> objects;
+    const auto bytes = [&] {
+        std::string all;
+        for (const Mapping& it : objects)
+            all += run.tracer.memory(parent, it.begin,
+                                     std::min<uint64_t>(it.end - it.begin, 1 << 16));
+        return all;
+    };
+    bool look = true;
+    for (int steps = 0, looks = 0; steps < 30000 && looks < 200 && run.why.empty(); ++steps) {
+        if (look) {
+            let_it_look(run, child);
+            objects = common(run, parent);  // each call may have changed them
+            before = bytes();
+            std::string early = too_early(run, usual), missing;
+            for (const std::string& item : kItems)
+                if (before.find(item) == std::string::npos)
+                    missing += (missing.empty() ? "" : ", ") + item;
+            if (!early.empty() && !missing.empty())
+                early += ", when the object did not hold " + missing;
+            if (!early.empty()) return early + "\nstdout: " + run.out();
+            if (child->ended) break;
+            ++looks;
+        }
+        const bool call = at_call(run, parent);
+        if (!stands(parent) || !parent_moves(run)) break;
+        look = call || bytes() != before;
+    }
+    return "";
 }
 
 // The parent stands still, right after fork: does the child wait?
@@ -245,7 +391,7 @@ inline void hold_the_parent(Stage& stage, const Usual& usual) {
     // for nothing. Where it sleeps until it is woken, there is no need to go on looking.
     const long start = Tracer::now();
     long skipped = 0, quiet = start;
-    bool rests = false;
+    bool rests = false, limited = false;
     run.go_on(child);
     while (Tracer::now() - start < kHold) {
         const Event event = run.next(20);
@@ -254,6 +400,7 @@ inline void hold_the_parent(Stage& stage, const Usual& usual) {
         if (event.what == Event::ended && event.who == child) break;
         if (event.what == Event::nothing) {
             rests = rests || run.sleeps(child);
+            limited = limited || (run.sleeps(child) && run.lasts(child) > 0 && !run.endless(child));
             const bool waits = run.lasts(child) >= kHold && run.sleeps(child);
             if (!waits) quiet = Tracer::now();
             if (waits && Tracer::now() - quiet > 100) break;
@@ -278,13 +425,32 @@ inline void hold_the_parent(Stage& stage, const Usual& usual) {
                 (run.out().empty() ? "" : "stdout: " + run.out()),
             skipped > 0 ? "sleeping is not waiting: no time is long enough; wait for the "
                           "items"
-                        : "sharing is not waiting: the child sees the bytes at once, also "
-                          "those that are not there yet");
+            : limited
+                ? "it waits, and gives up when its time is over: no time is long enough; wait "
+                  "again until the items are there"
+                : "sharing is not waiting: nothing kept the child until the items were there (no "
+                  "loop on a plain variable does: at -O2 the compiler may read it once, or drop "
+                  "the loop; std::atomic)");
     }
     if (!rests) stage.remark("the child does not sleep while it waits: it keeps a processor busy");
+    const bool alone = never_woken(run, child);
     run.finish();
+    if (!usual.items) return stage.not_shown({"waits"}, kNoItems);
     if (!well(run, usual))
-        return stage.lose("waits", {did + ", and let it go on", run.seen(), meaning(run), look});
+        return stage.lose("waits", {did + ", and let it go on", run.seen(),
+                                    alone ? kNeverWoken : meaning(run), look});
+    stage.clear();
+    Run slow(stage);
+    const std::string early = told_early(slow, usual);
+    slow.finish();
+    if (!early.empty())
+        stage.lose(
+            "waits",
+            {"let the parent store instruction by instruction, and the child go on after each",
+             early,
+             "the child was told before all was stored: what tells it (a semaphore, a flag, the "
+             "count) comes last",
+             "put sleep(1) before each store in the parent; PROGRAM"});
     stage.earn("waits");
 }
 
@@ -319,6 +485,8 @@ inline void change_an_item(Stage& stage, const Usual& usual) {
 inline void let_the_child_fail(Stage& stage, const Usual& usual) {
     if (usual.output.find("status:0") == std::string::npos)
         stage.not_shown({"status"}, "it prints no status:0 when all is well");
+    else if (!usual.items)
+        stage.not_shown({"status"}, kNoItems);
     else {
         stage.clear();
         Run run(stage);
@@ -370,7 +538,7 @@ inline void let_the_child_fail(Stage& stage, const Usual& usual) {
             {"killed the child with SIGKILL, while the parent waited for it", "left behind:" + left,
              "the parent ends another way then, and has to remove the name there, too; or "
              "removes it as soon as both have the object",
-             "PROGRAM & kill -9 $(pgrep -P $!); wait; ls -l /dev/shm; ipcs -m"});
+             "strace -f -e inject=exit_group:signal=KILL PROGRAM; ls -l /dev/shm; ipcs -m -s"});
 }
 
 // Who may write to it, if the user's umask forbids nothing; does it work if the umask forbids all?
@@ -395,6 +563,7 @@ inline void try_masks(Stage& stage, const Usual& usual) {
     Run run(stage, options);
     parent_first(run);
     run.finish();
+    if (!usual.items) stage.not_shown({"mode"}, kNoItems);
     if (!well(run, usual))
         stage.lose("mode", {"ran it with umask 077", run.seen(), "it needs no rights for others",
                             "(umask 077; PROGRAM)"});
