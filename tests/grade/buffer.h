@@ -1,4 +1,6 @@
 // Lab 4: the bounded buffer. Two processes, some slots, order, nothing lost, and both sleep.
+// One at a time goes on: by turns, after each instruction of the other, and after each change that
+// the parent makes once it has seen the end.
 
 #pragma once
 
