@@ -172,11 +172,10 @@ const std::vector<Variant> kBufferWrong = {
      "while (sem_trywait(&buffer->full) == -1) usleep(1000);", "empty",
      "the child used the processor"},
     {"ends at an empty line", "stdin) == nullptr)", "stdin) == nullptr || line[0] == '\\n')",
-     "result", "gave it five lines"},
+     "result", "gave it odd lines"},
     {"drops a line without a newline", "stdin) == nullptr)",
-     "stdin) == nullptr || strchr(line, '\\n') == nullptr)", "result", "gave it five lines"},
-    {"longer lines than the slots", "kBytes]", "kBytes - 4]", "exact",
-     "held the one and the other"},
+     "stdin) == nullptr || strchr(line, '\\n') == nullptr)", "result", "gave it odd lines"},
+    {"longer lines than the slots", "kBytes]", "kBytes - 4]", "result exact", "should be"},
     {"a child that ends at once", "        take_one(&buffer->full);\n",
      "        if (slots > 0) return;\n        take_one(&buffer->full);\n",
      "result full empty exact end", "not shown"},
@@ -210,9 +209,38 @@ const std::vector<Variant> kBufferWrong = {
      "MAP_SHARED, shm_open(\"/buffer\", 02 | 0100, 0600), 0);\n"
      "    if (truncate(\"/dev/shm/buffer\", sizeof(Buffer)) == -1) err(1, \"truncate\");",
      "left", "/dev/shm/buffer is left"},
+    {"ends at a word", "stdin) == nullptr)", "stdin) == nullptr || strcmp(line, \"END\\n\") == 0)",
+     "result", "the output ends before 'END'"},
+    {"a long line in pieces", "sizeof line, stdin", "32, stdin", "slots", "takes one slot, too"},
+    {"prints when it ends", "        setlinebuf(stdout);", "        //", "result exact",
+     "the lines come late"},
+    {"a slot that is not given back", "        give_one(&buffer->free);", "        //",
+     "result exact end", "must be told when"},
 };
 
 std::string buffer_ours() { return contents(directory("4-bounded-buffer") + "ours.cc"); }
+// The sign of the end is beside the slots, and how many lines there were.
+std::string buffer_closed() {
+    std::string text =
+        changed(buffer_ours(), "    sem_t full;", "    volatile int put, closed;\n    sem_t full;");
+    text = changed(text, kTakeFree,
+                   "if (line[0] == '\\0') {\n            buffer->closed = 1;\n"
+                   "            give_one(&buffer->full);\n            return;\n        }\n"
+                   "        buffer->put = buffer->put + 1;\n        " +
+                       kTakeFree);
+    return changed(text, "if (buffer->line[out][0] == '\\0') return;",
+                   "static int taken;\n"
+                   "        if (buffer->closed && taken == buffer->put) return;\n        ++taken;");
+}
+const std::vector<Variant> kClosedWrong = {
+    {"ends as soon as it is closed", " && taken == buffer->put", "", "end",
+     "it ended while 3 lines had not come out"},
+    {"closed before the last line is told of",
+     "        if (buffer->closed && taken == buffer->put)",
+     "        int full = 0;\n        sem_getvalue(&buffer->full, &full);\n"
+     "        if (buffer->closed && full == 0)",
+     "end", "let the child go when the parent had changed"},
+};
 std::string buffer_odd(int way) {
     return changed(contents(root() + "/tests/programs/labs/buffer_odd.cc"), "#define WAY 0",
                    "#define WAY " + std::to_string(way));
@@ -230,6 +258,8 @@ TEST_CASE("lab 4: every mistake and every odd way", "[.][all-labs]") {
     if (cannot_grade()) return;
     scores(4, "4-bounded-buffer", 11);
     for (const Variant& it : kBufferWrong) loses(4, buffer_ours(), it);
+    for (const Variant& it : kClosedWrong) loses(4, buffer_closed(), it);
+    loses_nothing(4, buffer_closed());
     for (int way = 0; way < 3; ++way) loses_nothing(4, buffer_odd(way));
     loses_nothing(4, buffer_ours(), "g++ -static");
 }

@@ -1,4 +1,6 @@
 // Lab 4: the bounded buffer. Two processes, some slots, order, nothing lost, and both sleep.
+// One at a time goes on: by turns, after each instruction of the other, and after each change that
+// the parent makes once it has seen the end.
 
 #pragma once
 
@@ -16,23 +18,25 @@ class BufferRun {
     }
     ~BufferRun() { end_input(); }
 
-    // That many more lines: no two are the same, and nobody can guess them.
+    // That many more lines: no two are the same, and nobody can guess them. Each seventh is as long
+    // as a line may be.
     void put(int count) {
         std::string text;
         for (; count > 0; --count) {
             std::string line = "line " + std::to_string(lines.size()) + " ";
-            const long length = lines.size() % 7 == 3 ? 50 : some(8, 20);
-            for (long i = 0; i < length; ++i) line += static_cast<char>('a' + some(0, 25));
+            const size_t length =
+                lines.size() % 7 == 2 ? 62 : line.size() + static_cast<size_t>(some(8, 20));
+            while (line.size() < length) line += static_cast<char>('a' + some(0, 25));
             lines.push_back(line);
             text += line + "\n";
         }
         put(text);
     }
-    // What a line may be besides: empty, of 62 characters; and a last one without a newline.
+    // What a line may be besides: empty, a word that somebody could take for the end; and a last
+    // one without a newline.
     void put_odd() {
-        std::string longest;
-        while (longest.size() < 62) longest += static_cast<char>('a' + some(0, 25));
-        lines = {"first", "", longest, "", "last"};
+        lines = {"first", "",  "",   "END", "EOF",  "end",  "quit",
+                 "exit",  ".", "-1", "0",   "\x04", "\xff", "last"};
         const std::string text = wanted();
         put(text.substr(0, text.size() - 1));
         end_input();
@@ -111,11 +115,12 @@ class BoundedBuffer {
 
     void grade() {
         take_turns();
+        end_while_full();
+        hold_at_the_end();
         if (stage_.met("result")) take_odd_lines();
         wait_and_fill(3);
         wait_and_fill(1);
         hold_everywhere();
-        end_while_full();
         report_a_failed_child();
     }
 
@@ -141,21 +146,28 @@ class BoundedBuffer {
             it.put(30);
             fork_child(it.run);
             it.in_turns();
-            const bool asleep =
+            never_woken_ =
                 never_woken(it.run, it.run.parent()) || never_woken(it.run, it.run.child());
-            const std::string did = "ran it with 4 slots and 30 lines, the two by turns";
-            if (it.run.out() == it.wanted())
+            const bool at_once = it.run.out() == it.wanted();
+            const std::string saw =
+                it.run.parent()->ended ? it.run.seen() : it.run.err().substr(0, 200) + missing(it);
+            it.end_input();
+            it.in_turns();
+            it.run.finish();
+            if (at_once)
                 stage_.earn("result");
             else
-                stage_.lose("result",
-                            {did,
-                             it.run.parent()->ended ? it.run.seen()
-                                                    : it.run.err().substr(0, 200) + missing(it),
-                             asleep ? kNeverWoken
-                                    : "what goes in must come out, in order, each line "
-                                      "at once (setlinebuf)",
-                             use()});
-            it.end_input();
+                stage_.lose(
+                    "result",
+                    {"ran it with 4 slots and 30 lines, the two by turns",
+                     saw + (it.run.why.empty() ? "" : "; " + it.run.why),
+                     means(it.run.out() == it.wanted()
+                               ? "the lines come late: each must be printed at once (setlinebuf)"
+                           : it.run.why.empty() ? "what goes in must come out, in order"
+                                                : "what goes in must come out, in order: who waits "
+                                                  "must be told when a line, or a free slot, is "
+                                                  "there"),
+                     use()});
             end(it, "ended the input while all slots were empty");
             check_left(stage_, it.run);
         }
@@ -169,15 +181,16 @@ class BoundedBuffer {
             fork_child(it.run);
             it.in_turns();
             it.run.finish();
-            // Without an end it says nothing: who gets the end wrong loses that.
-            const bool says = it.run.why.empty() || stage_.met("end");
-            if (says && it.run.out() != it.wanted() && it.run.out() + "\n" != it.wanted())
-                stage_.lose("result", {"gave it five lines, among them empty ones, one of 62 "
-                                       "characters, and a last one without a newline",
+            const std::string out = it.run.out();
+            // Who gets the end wrong loses that, and here the last lines.
+            const bool says = stage_.met("end") || it.wanted().compare(0, out.size(), out) != 0;
+            if (says && out != it.wanted() && out + "\n" != it.wanted())
+                stage_.lose("result", {"gave it odd lines: empty ones, words like END, and a last "
+                                       "one without a newline",
                                        (it.run.why.empty() ? "" : it.run.why + "; ") + missing(it),
                                        "each is a line, and to be printed: the end needs a sign "
                                        "that no line can be",
-                                       "printf 'first\\n\\nlast' | PROGRAM 3"});
+                                       "printf 'first\\n\\nEND\\nlast' | PROGRAM 3"});
         }
         stage_.clear();
     }
@@ -186,18 +199,30 @@ class BoundedBuffer {
     void end(BufferRun& it, const std::string& did) {
         it.in_turns();
         it.run.finish();
-        // Lines that are lost without an end, too, cost other points.
+        // Lines that are lost before the end, too, cost other points.
         if (!stage_.met("result")) it.lines.clear();
         if (it.run.why.empty() && it.run.status() == 0 &&
             (it.lines.empty() || it.run.out() == it.wanted()))
             return stage_.earn("end");
-        stage_.lose("end", {did,
-                            !it.run.why.empty()           ? it.run.why
-                            : it.run.out() != it.wanted() ? missing(it)
-                                                          : it.run.seen(),
-                            "the end must be told like a line: after all lines, and so that who "
-                            "sleeps is woken",
-                            use()});
+        const std::string out = it.run.out();
+        const long lost =
+            static_cast<long>(it.lines.size()) - std::count(out.begin(), out.end(), '\n');
+        stage_.lose("end",
+                    {did,
+                     !it.run.why.empty() ? it.run.why
+                     : lost > 0          ? "it ended while " + std::to_string(lost) +
+                                      (lost == 1 ? " line" : " lines") + " had not come out"
+                     : out != it.wanted() ? missing(it)
+                                          : it.run.seen(),
+                     means("the end must be told like a line: after all lines, and so that who "
+                           "sleeps is woken; a sign beside the slots does not say that they are "
+                           "empty"),
+                     use()});
+    }
+
+    // What a loss means, unless they could not wake each other: then it is that.
+    std::string means(const std::string& otherwise) const {
+        return never_woken_ ? kNeverWoken : otherwise;
     }
 
     // No input: who waits for a line sleeps. Then nobody takes: the slots fill, and who waits for a
@@ -238,7 +263,8 @@ class BoundedBuffer {
                                                               std::to_string(*held.begin() + 1)),
                                       !held.empty() && *held.begin() > 0
                                           ? "a line that nobody had taken was overwritten"
-                                          : "full is when there are as many lines as slots",
+                                          : "full is when there are as many lines as slots: one of "
+                                            "62 characters takes one slot, too",
                                       "(echo 1; sleep 9) | docs/explain PROGRAM 1"});
             if (held.empty()) {
                 run.tracer.kill_all();
@@ -258,7 +284,7 @@ class BoundedBuffer {
                 stage_.lose("exact",
                             {"held the child until " + number + " were full, then let it go",
                              run.why.empty() ? missing(it) : run.why,
-                             "a line was lost, or came twice, or nobody was woken", use()});
+                             means("a line was lost, or came twice, or nobody was woken"), use()});
             stage_.earn("shared");
             run.tracer.kill_all();
             run.finish();
@@ -282,7 +308,9 @@ class BoundedBuffer {
         hold(run, who);
         if (it.asleep) return stage_.earn(id);
         if (who->ended)
-            return stage_.lose(id, {did, "not shown: " + name(who) + " had ended", "", ""});
+            return stage_.lose(
+                id, {did, "not shown: " + (run.why.empty() ? name(who) + " had ended" : run.why),
+                     never_woken_ ? kNeverWoken : "", ""});
         // R: it runs, S: it sleeps.
         stage_.lose(id,
                     {did + ", for half a second", it.told(who),
@@ -315,9 +343,9 @@ class BoundedBuffer {
                             {"held the one and the other after each instruction, and let the other "
                              "go on as far as it came",
                              run.why.empty() ? missing(it) : run.why,
-                             "a slot is told of before the line is in it, or is given back before "
-                             "the line was used; or a count that both change loses a change (lab "
-                             "3); or nobody was woken",
+                             means("a slot is told of before the line is in it, or is given back "
+                                   "before the line was used; or a count that both change loses a "
+                                   "change (lab 3); or nobody was woken"),
                              "seq 1000000 | PROGRAM 2 > out; seq 1000000 | cmp out -; rm out"});
             run.tracer.kill_all();
             run.finish();
@@ -373,6 +401,44 @@ class BoundedBuffer {
         stage_.clear();
     }
 
+    // The child stands beside two lines until the parent has seen the end and changed the object
+    // once since, then (another run) twice, and so on: it finds each state that they can meet in.
+    void hold_at_the_end() {
+        for (int changes = 1; changes <= 8 && stage_.met("end"); ++changes) {
+            const bool more = hold_at_change(changes);
+            stage_.clear();
+            if (!more) return;
+        }
+    }
+
+    // False: the parent changes it less often.
+    bool hold_at_change(int changes) {
+        BufferRun it(stage_, 3);
+        Run& run = it.run;
+        if (!fork_child(run)) return false;
+        Tracee* parent = run.parent();
+        it.put(2);
+        it.end_input();
+        go_until(run, parent, 60000, [&] {
+            return stands(parent) && !parent->in_call && parent->call == SYS_read &&
+                   parent->result == 0;
+        });
+        std::string before = common_bytes(run);
+        int seen = 0;
+        for (int steps = 0; steps < 2500 && seen < changes; ++steps) {
+            if (step(run, parent) != Went::there) break;
+            const std::string now = common_bytes(run);
+            seen += now != before;
+            before = now;
+        }
+        go_until(run, run.child(), 20000, [] { return false; });
+        end(it,
+            "held the child with two lines in three slots, ended the input, and let the child go "
+            "when the parent had changed the object " +
+                std::to_string(seen) + (seen == 1 ? " time since" : " times since"));
+        return seen == changes;
+    }
+
     void report_a_failed_child() {
         {
             BufferRun it(stage_, 2);
@@ -398,6 +464,7 @@ class BoundedBuffer {
     }
 
     Stage& stage_;
+    bool never_woken_ = false;  // they sleep where the other cannot wake them
 };
 
 inline Lab buffer_lab() {

@@ -323,7 +323,7 @@ static void hint(const Lab& lab, const Result& result) {
         for (const auto& [name, rung] : rungs) after << name << " " << rung << "\n";
         return;
     }
-    printf("There is no hint for what is left.\n");
+    printf("For what is lost here there is no hint.\n");
 }
 
 // mine.cc, made from the starter if it is not there.
