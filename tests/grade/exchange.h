@@ -3,6 +3,7 @@
 //
 // However a program does it, the kernel shows the same: an object that both have mapped, bytes in
 // it, who waits while the other stands still. That is what we look at; each function is one look.
+// Who waits is seen twice: the parent stands after fork; it goes on instruction by instruction.
 
 #pragma once
 
