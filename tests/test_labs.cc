@@ -100,6 +100,10 @@ const std::vector<Variant> kUpdatesWrong = {
     {"ends when it has much to do", kAddOne,
      kAddOne + "        if (times > 1000000) raise(SIGXCPU);\n", "both exact",
      "both count at the same time, each adds 1 at a time\n     seen:   not shown"},
+    {"made by both", "    const pid_t child = fork();\n",
+     "    const pid_t child = fork();\n"
+     "    check(pthread_mutex_init(&shared->lock, &attributes), \"pthread_mutex_init\");\n",
+     "exact", "or each makes its own"},
     {"all at once", kAddOne, "        shared->count = shared->count + times; i = times;\n", "both",
      "all is added at once"},
 };

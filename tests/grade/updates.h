@@ -14,6 +14,7 @@ class Updates {
         if (!count_one_after_the_other()) return;
         print_what_the_object_holds();
         hold_everywhere();
+        hold_at_the_first();
         run_freely();
     }
 
@@ -299,6 +300,40 @@ class Updates {
             else if (!stage_.met("both"))
                 stage_.not_shown({"both"}, run.why.empty() ? "it had ended by then" : run.why);
             if (!waited_) stage_.earn("sleeps");
+            run.tracer.kill_all();
+            run.finish();
+        }
+        stage_.clear();
+    }
+
+    // The parent stands just behind its first change, where it must still have a lock, unless that
+    // was one step. The child begins now: it makes its lock, if it makes one, and may not count.
+    void hold_at_the_first() {
+        {
+            Run run(stage_, options(kEndless));
+            if (!fork_child(run)) return;
+            address_ = 0;
+            const long before = count(run);
+            bool atomic = true;
+            Went went = Went::there;
+            for (int steps = 0; went == Went::there && steps < 30000 && count(run) == before;
+                 ++steps) {
+                atomic = is_atomic(run, run.parent());
+                went = step(run, run.parent());
+            }
+            const long after = count(run);
+            if (went == Went::there && after != before && !atomic) {
+                go_until(run, run.child(), 500000, [&] { return count(run) > after + 1; });
+                if (count(run) > after + 1)
+                    stage_.lose(
+                        "exact",
+                        {"held the parent just behind its first addition, and let the child begin",
+                         "the child counted on, so no lock is held, or each makes its own; and "
+                         "the instruction is not an atomic one",
+                         "on two processors both can load the same number at the same time: one "
+                         "of the two additions is lost. A lock is made once, before the fork",
+                         "PROGRAM 100000000"});
+            }
             run.tracer.kill_all();
             run.finish();
         }
