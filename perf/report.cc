@@ -78,7 +78,7 @@ std::string size_name(size_t bytes) {
 std::string thousands(long number) {
     std::string text = std::to_string(number);
     for (int at = static_cast<int>(text.size()) - 3; at > 0; at -= 3)
-        text.insert(static_cast<size_t>(at), ",");
+        text.insert(static_cast<size_t>(at), 1, ',');
     return text;
 }
 
