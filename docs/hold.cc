@@ -38,7 +38,7 @@ static const Items* attach(int id, const char* name) {
 }
 
 static const Items* hold(const std::string& kind, const char* name) {
-    const int flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC;  // O_NONBLOCK: do not wait at a FIFO
+    const int flags = O_RDONLY | O_NONBLOCK;  // O_NONBLOCK: do not wait at a FIFO
     if (kind == "posix") return map("shm_open", shm_open(name, flags, 0), name);
     if (kind == "file") return map("open", open(name, flags), name);
     if (kind == "id") return attach(static_cast<int>(number(name, INT32_MAX)), name);

@@ -161,7 +161,7 @@ TEST_CASE("config: wrong usage is exit 2 and makes nothing", "[config]") {
                                       {"get", "a", "b"},
                                       {"trespass", "x"},
                                       {"--image", "", "get", "a"},
-                                      {"--nonsense"},
+                                      {"--nonsense", "get", "a"},
                                       {"load", "--watch", "x"},
                                       {"load", "x", "--image", "a.new"},
                                       {"readers", "1x"},
@@ -175,6 +175,7 @@ TEST_CASE("config: wrong usage is exit 2 and makes nothing", "[config]") {
         CHECK(result.out.empty());
     }
     CHECK(names(scratch.path).empty());
+    CHECK(run({ours(), "get", "a", "--image", "new"}, "", scratch.path).status == 1);  // not .new
     const Result help = run({ours(), "--help"});
     CHECK(help.status == 0);
     CHECK(has(help.out, "./config.image"));
@@ -708,6 +709,8 @@ TEST_CASE("config: --watch prints each new value, and only those", "[config]") {
     kill(watch.pid(), SIGSTOP), kill(watch.pid(), SIGCONT);  // Ctrl-Z and fg
     it.load("a = end\n");
     CHECK(has(watch.await_out("end\n"), "28\n29\nend\n"));
+    const std::string maps = contents("/proc/" + std::to_string(watch.pid()) + "/maps");
+    CHECK(maps.find("config.image") == maps.rfind("config.image"));  // none of the old ones
     kill(watch.pid(), SIGINT);
     const Result result = watch.finish();
     CHECK(result.status == 128 + SIGINT);
@@ -764,6 +767,9 @@ TEST_CASE("config: --watch follows the path when another directory takes its pla
     watch.await_out("2\n");
     load(here, "a = 3\n");
     watch.await_out("3\n");
+    load(other, "a = 4\n");
+    REQUIRE(rename((other + "/i").c_str(), (here + "/i").c_str()) == 0);
+    watch.await_out("4\n");
 }
 
 TEST_CASE("config: 20 watchers all see the last of 30 loads", "[config]") {
@@ -786,8 +792,9 @@ TEST_CASE("config: a reader that writes is killed, and cannot make its mapping w
     const Loaded it;
     const std::string before = contents(it.image);
     // The variable is for a build with -fsanitize=address, which would catch the signal.
-    const Result result =
-        run({"env", "ASAN_OPTIONS=handle_segv=0", ours(), "trespass"}, "", it.scratch.path);
+    const Result result = shell("ulimit -c unlimited; ASAN_OPTIONS=handle_segv=0 " +
+                                    quoted(ours()) + " trespass",
+                                it.scratch.path);
     CHECK(result.status == 0);
     CHECK(result.out ==
           "mprotect(PROT_READ | PROT_WRITE): Permission denied\n"
@@ -831,6 +838,15 @@ TEST_CASE("config: what 200 readers of 100 KB cost", "[config]") {
         CHECK(row.tables <= 200 * count);
     }
     CHECK(near(no.tables, one.tables));
+
+    // A single reader shares a large mapping with nobody.
+    it.load(generation(1, 100000));
+    const std::string single = run({ours(), "readers", "1"}, "", it.scratch.path).out;
+    const size_t row = single.find("one mapping");
+    REQUIRE(row != std::string::npos);
+    long pss = 0;
+    REQUIRE(sscanf(&single[row], "one mapping %*d %ld", &pss) == 1);
+    CHECK(pss * 1024 > static_cast<long>(std::filesystem::file_size(it.image)));
 }
 
 TEST_CASE("config: readers of two images are no measure", "[config]") {
@@ -838,6 +854,8 @@ TEST_CASE("config: readers of two images are no measure", "[config]") {
     Program readers({ours(), "readers", "20", "--image", it.image});
     REQUIRE(eventually([](const std::string& pid) { return !children(std::stoi(pid)).empty(); },
                        std::to_string(readers.pid())));
+    // By somebody else, before they stop themselves: that is no failure.
+    for (const pid_t reader : children(readers.pid())) kill(reader, SIGSTOP);
     it.load("a = 1\n");
     const Result result = readers.finish();
     CHECK(result.status == 1);
@@ -1158,11 +1176,11 @@ TEST_CASE("config: every call of a load and of a get fails once", "[config]") {
 
 #ifdef SYS_rename
 namespace {
-constexpr uint64_t kRename = SYS_rename;
+constexpr uint64_t kRename = SYS_rename, kInotifyInit = SYS_inotify_init;
 }
 #else
 namespace {
-constexpr uint64_t kRename = SYS_renameat2;
+constexpr uint64_t kRename = SYS_renameat2, kInotifyInit = SYS_inotify_init1;
 }
 #endif
 
@@ -1264,4 +1282,30 @@ TEST_CASE("config: trespass believes only SIGSEGV", "[config]") {
         CHECK(result.status == (number == SIGSEGV ? 0 : 1));
         CHECK(result.err == (number == SIGSEGV ? "" : "shared_config: a store: no SIGSEGV\n"));
     }
+    // Nor a kernel that lets it write, or knows no such child.
+    for (const uint64_t call : {SYS_mprotect, SYS_wait4}) {
+        Stepped trespass({ours(), "trespass"}, it.scratch.path);
+        trespass.await(call);
+        trespass.tracer.answer(trespass.who(), call == SYS_mprotect ? 0 : -ECHILD);
+        const std::string sentence = call == SYS_mprotect ? "mprotect: allowed" : "waitpid(";
+        CHECK(has(trespass.finish().err, "shared_config: " + sentence));
+    }
+}
+
+TEST_CASE("config: what the kernel refuses of a watch, or of a part of the output, is said",
+          "[config]") {
+    const Loaded it("a = " + std::string(9999, 'x') + "\n");  // more than stdout's buffer
+    const auto refused = [&](std::initializer_list<uint64_t> calls) {
+        Stepped watch({ours(), "get", "--watch", "a"}, it.scratch.path);
+        for (const uint64_t call : calls) watch.await(call);
+        watch.tracer.answer(watch.who(), -ENOSPC);
+        const Result result = watch.finish();
+        CHECK(result.status == 1);
+        return result.err;
+    };
+    const std::string why = ": No space left on device\n";
+    CHECK(has(refused({kInotifyInit}), "inotify_init()" + why));
+    CHECK(has(refused({SYS_inotify_add_watch}), "inotify_add_watch(./)" + why));
+    CHECK(has(refused({SYS_write}), "write(stdout)"));  // the second part can be written
+    CHECK(has(refused({SYS_write, SYS_read}), "read(inotify)" + why));
 }

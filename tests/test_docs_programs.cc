@@ -180,6 +180,8 @@ TEST_CASE("the small programs: the command line", "[docs-programs]") {
     }
     CHECK(run({hold, "fyle", "x"}).status == 2);
     CHECK(run({hold, "key", "many"}).status == 2);
+    CHECK(run({hold, "key", "0x100000000"}).status == 2);
+    CHECK(run({hold, "id", "2147483648"}).status == 2);
     CHECK(run({hold, "posix", "/" + unique()}).status == 1);
 }
 

@@ -953,16 +953,16 @@ Target configuration(const std::string& verb) {
 }
 
 // docs/hold is told to end before it begins.
-Target holder() {
-    const auto object = std::make_shared<Object>("shm_posix");
+Target holder(const std::string& kind) {
+    const auto object = std::make_shared<Object>(kind == "key" ? "shm_v" : "shm_posix");
     Target it;
-    it.title = "hold";
+    it.title = "hold " + kind;
     it.strict = true;
     it.unsaid = kUnsaid;
     it.by_output = false;  // it shows any bytes
     it.joins = true;       // as a child of other programs it would not be told to end
-    it.words = {root() + "/docs/hold", "posix", object->name};
-    it.path = object->path;
+    it.words = {root() + "/docs/hold", kind, object->name};
+    if (!object->sysv) it.path = object->path;
     it.before = [=] {
         object->take_away();
         REQUIRE(object->run("write").status == 0);
@@ -1018,7 +1018,7 @@ std::vector<Target> targets() {
     for (const std::string verb : {"run", "produce", "consume"}) all.push_back(packets(verb));
     all.push_back(packets_by_udp());
     for (const std::string verb : {"load", "get", "readers"}) all.push_back(configuration(verb));
-    all.push_back(holder());
+    for (const std::string kind : {"posix", "key"}) all.push_back(holder(kind));
     all.push_back(other_exchange("odd"));  // does everything otherwise, and is right
     all.push_back(timing());
     return all;

@@ -2,7 +2,6 @@
 
 #pragma once
 
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <fstream>
@@ -52,7 +51,7 @@ inline void measure(const char* what, size_t count, void (*hold)()) {
         int status;
         give_up_in(60);
         if (waitpid(reader, &status, WUNTRACED) == -1) err(1, "waitpid(%d)", reader);
-        alarm(0);
+        alarm(0);  // it would end us in what comes after this [alarm(2)]
         return status;
     };
     for (pid_t reader : readers)
@@ -79,14 +78,10 @@ inline void hold_nothing() {  // but it has touched what the others touch
 inline void hold_mapping() { look_up_all(map_image()); }
 
 inline void hold_copy() {  // what each process does without shared memory
-    Image image = map_image();
-    void* copy =
-        mmap(nullptr, image.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (copy == MAP_FAILED) err(1, "mmap(%zu bytes)", image.bytes);
-    memcpy(copy, image.start, image.bytes);
+    const Image image = map_image();
+    static const std::string copy(image.start, image.bytes);
     unmap(image);
-    image.start = static_cast<char*>(copy);
-    look_up_all(image);
+    look_up_all({copy.data(), copy.size(), image.count});
 }
 
 inline int read_at_once(size_t count) {
@@ -102,8 +97,8 @@ inline int read_at_once(size_t count) {
     measure("no image", count, hold_nothing);
     measure("one mapping", count, hold_mapping);
     measure("private copies", count, hold_copy);
-    // The descriptor keeps the inode's number from being used again: the same number, the same
-    // file.
+    // The descriptor keeps the inode's number from being used again on its device: the same two,
+    // the same file [inode(7)].
     if (fstat(fd, &first) == -1 || stat(path, &last) == -1) err(1, "stat(%s)", path);
     if (first.st_dev != last.st_dev || first.st_ino != last.st_ino)
         errx(1, "%s: a load came meanwhile; these figures are of two images", path);

@@ -73,7 +73,7 @@ static int trespass() {
     }
     int status;
     if (waitpid(child, &status, 0) == -1) err(1, "waitpid(%d)", child);
-    // Any other end says nothing of the mapping.
+    // Any other end says nothing of the mapping. WTERMSIG is for those killed only [wait(2)].
     if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGSEGV) errx(1, "a store: no SIGSEGV");
     printf("a store: killed: %s\n", strsignal(SIGSEGV));
     return 0;
