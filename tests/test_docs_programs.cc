@@ -68,7 +68,7 @@ TEST_CASE("hold ends at each signal that asks for it, and says what it reads", "
     write_items(scratch.path);
     // A shell without job control starts what works in the background with INT and QUIT ignored.
     for (const char* before : {"", "trap '' INT QUIT; "})
-        for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT}) {
+        for (int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM}) {
             Program program(
                 {"sh", "-c", before + std::string("exec ") + quoted(hold) + " file tmp.shm"},
                 scratch.path);
@@ -122,6 +122,10 @@ TEST_CASE("hold refuses what has no items", "[docs-programs]") {
     const Result endless = run({hold, "file", "endless"}, "", scratch.path);
     CHECK(endless.status == 1);
     CHECK(endless.err == "hold: the first name has no end\n");
+    write_items(scratch.path);
+    const Result command = run({hold, "file", "tmp.shm", "exec", "./none"}, "", scratch.path);
+    CHECK(command.status == 1);
+    CHECK(command.err == "hold: execvp(./none): No such file or directory\n");
 
     const std::string key = unique_key();
     const int id = shmget(static_cast<key_t>(std::stoul(key, nullptr, 0)), 99, IPC_CREAT | 0600);
@@ -160,6 +164,9 @@ TEST_CASE("the small programs say what they did not print", "[docs-programs]") {
         CHECK(full.status == 1);
         CHECK(has(full.err, ": write(stdout): No space left on device\n"));
     }
+    const Result limited =
+        shell("prlimit --fsize=0 " + quoted(hold) + " file tmp.shm > f", scratch.path);
+    CHECK(limited.err == "hold: write(stdout): File too large\n");
 }
 
 TEST_CASE("the small programs: the command line", "[docs-programs]") {
@@ -168,7 +175,7 @@ TEST_CASE("the small programs: the command line", "[docs-programs]") {
         CHECK(help.status == 0);
         CHECK(help.err.empty());
         CHECK(has(help.out, "usage: "));
-        for (const Words& words : {Words{}, Words{""}, Words{"wrong"}, Words{"ftok", "x"},
+        for (const Words& words : {Words{}, Words{""}, Words{"wrong"}, Words{"key"}, Words{"ftok", "x"},
                                    Words{"file", "x", "fork", "y"}, Words{"file", "x", "exec"}}) {
             Words line = {program};
             line.insert(line.end(), words.begin(), words.end());
