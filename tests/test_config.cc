@@ -1313,3 +1313,13 @@ TEST_CASE("config: what the kernel refuses of a watch, or of a part of the outpu
     CHECK(has(refused({SYS_write}), "write(stdout)"));  // the second part can be written
     CHECK(has(refused({SYS_read}, 1), "read(inotify)" + why));
 }
+
+TEST_CASE("config: a reader that is killed after it was looked at fails, too", "[config]") {
+    const Loaded it;
+    Stepped readers({ours(), "readers", "1"}, it.scratch.path);
+    readers.await(SYS_kill);  // its parent is to let it go on
+    kill(readers.tracer.tracees.at(1).pid, SIGKILL);
+    const Result result = readers.finish();
+    CHECK(result.status == 1);
+    CHECK(has(result.err, " failed or was killed\n"));
+}

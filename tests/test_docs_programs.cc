@@ -175,8 +175,9 @@ TEST_CASE("the small programs: the command line", "[docs-programs]") {
         CHECK(help.status == 0);
         CHECK(help.err.empty());
         CHECK(has(help.out, "usage: "));
-        for (const Words& words : {Words{}, Words{""}, Words{"wrong"}, Words{"key"}, Words{"ftok", "x"},
-                                   Words{"file", "x", "fork", "y"}, Words{"file", "x", "exec"}}) {
+        for (const Words& words :
+             {Words{}, Words{""}, Words{"wrong"}, Words{"key"}, Words{"ftok", "x"},
+              Words{"file", "x", "fork", "y"}, Words{"file", "x", "exec"}}) {
             Words line = {program};
             line.insert(line.end(), words.begin(), words.end());
             const Result wrong = run(line);

@@ -177,7 +177,7 @@ inline const char* find(const Image& image, std::string_view key,
     // Damage may have hidden it: before the answer is no, we look at every entry.
     bool hidden = false;
     const char* wrong = for_each(image, [&](const Texts& it) { hidden |= it.key == key; });
-    return !wrong && hidden ? "is damaged: its table misses a key" : wrong;
+    return hidden ? "is damaged: its table misses a key" : wrong;
 }
 
 }  // namespace config
