@@ -23,6 +23,7 @@
 static std::string directory;  // where the image is
 
 static void flush() {
+    // Now [fflush(3)] or before [ferror(3)].
     if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
 }
 
