@@ -450,6 +450,19 @@ std::string checked_again(std::string bytes) {
 
 }  // namespace
 
+TEST_CASE("config: an entry that has changed is neither an answer nor a no", "[config]") {
+    std::string bytes = config::make({{"a", "1"}, {"b", "2"}});
+    bytes.back() = '3';
+    config::Image image;
+    REQUIRE(config::check(bytes.data(), bytes.size(), &image) == nullptr);
+    // Those that are not there meet the changed entry on their way, or an empty slot.
+    for (const char* key : {"b", "c", "d", "e", "f", "g", "h"}) {
+        std::optional<std::string_view> value;
+        const char* wrong = config::find(image, key, &value);
+        CHECK(wrong == std::string("is damaged: an entry has changed"));
+    }
+}
+
 TEST_CASE("config: 100,000 damaged images: an error or a right answer", "[config]") {
     const Loaded it(generation(1, 40));
     const std::string good = contents(it.image);
