@@ -190,7 +190,8 @@ inline bool is_stop(int number) {
 inline bool can_do_without(const Call& it, int error) {
     const bool anonymous = it.call == SYS_mmap && (it.argument[3] & MAP_ANONYMOUS);
 #ifdef SYS_newfstatat
-    const bool of_stdio = it.call == SYS_newfstatat && it.argument[0] <= STDERR_FILENO;
+    const bool of_stdio =
+        (it.call == SYS_newfstatat || it.call == SYS_fstat) && it.argument[0] <= STDERR_FILENO;
 #else
     const bool of_stdio = false;
 #endif

@@ -61,6 +61,10 @@ inline bool well(Run& run, const Usual& usual) {
            (run.why.empty() && run.status() == 0 && printed(run) == kTranscript);
 }
 
+constexpr char kPlainLoop[] =
+    "no loop on a plain variable waits: at -O2 the compiler may read it once, or drop the loop "
+    "(std::atomic)";
+
 // Why a transcript is not the right one.
 inline std::string meaning(Run& run) {
     const std::string out = run.out();
@@ -70,6 +74,8 @@ inline std::string meaning(Run& run) {
     const int signal = run.status() >= 128 ? run.status() - 128
                        : killed            ? WTERMSIG(child->status)
                                            : 0;
+    if (run.why.find("endless loop") != std::string::npos)
+        return std::string("it waits for what has come: ") + kPlainLoop;
     if (!run.why.empty() && child != nullptr)
         return "who waits must be woken, and whoever wakes must share with him";
     for (const Made& it : run.made())
@@ -201,9 +207,9 @@ inline Usual ordinary_run(Stage& stage) {
         stage.lose("shared",
                    {"ran it and looked at the shared mappings of both processes [/proc/PID/maps]",
                     run.child() == nullptr && run.status() >= 128 ? run.seen()
-                    : run.child() == nullptr           ? "it has forked no process"
-                    : run.shared(run.parent()).empty() ? "the parent has none"
-                    : run.shared(run.child()).empty()  ? "the parent has one, the child none"
+                    : run.child() == nullptr                      ? "it has forked no process"
+                    : run.shared(run.parent()).empty()            ? "the parent has none"
+                    : run.shared(run.child()).empty() ? "the parent has one, the child none"
                     : !common.empty() ? "both have one, but the parent stored nothing there"
                                       : "each has another object",
                     run.child() == nullptr ? meaning(run)
@@ -345,8 +351,8 @@ inline std::string told_early(Run& run, const Usual& usual) {
     const auto bytes = [&] {
         std::string all;
         for (const Mapping& it : objects)
-            all += run.tracer.memory(parent, it.begin,
-                                     std::min<uint64_t>(it.end - it.begin, 1 << 16));
+            all +=
+                run.tracer.memory(parent, it.begin, std::min<uint64_t>(it.end - it.begin, 1 << 16));
         return all;
     };
     bool look = true;
@@ -429,9 +435,9 @@ inline void hold_the_parent(Stage& stage, const Usual& usual) {
             : limited
                 ? "it waits, and gives up when its time is over: no time is long enough; wait "
                   "again until the items are there"
-                : "sharing is not waiting: nothing kept the child until the items were there (no "
-                  "loop on a plain variable does: at -O2 the compiler may read it once, or drop "
-                  "the loop; std::atomic)");
+                : std::string("sharing is not waiting: nothing kept the child until the items "
+                              "were there; ") +
+                      kPlainLoop);
     }
     if (!rests) stage.remark("the child does not sleep while it waits: it keeps a processor busy");
     const bool alone = never_woken(run, child);
