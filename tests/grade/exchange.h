@@ -348,19 +348,12 @@ inline std::string told_early(Run& run, const Usual& usual) {
     }
     std::string before;
     std::vector<Mapping> objects;
-    const auto bytes = [&] {
-        std::string all;
-        for (const Mapping& it : objects)
-            all +=
-                run.tracer.memory(parent, it.begin, std::min<uint64_t>(it.end - it.begin, 1 << 16));
-        return all;
-    };
     bool look = true;
     for (int steps = 0, looks = 0; steps < 30000 && looks < 200 && run.why.empty(); ++steps) {
         if (look) {
             let_it_look(run, child);
             objects = common(run, parent);  // each call may have changed them
-            before = bytes();
+            before = bytes_of(run, objects);
             std::string early = too_early(run, usual), missing;
             for (const std::string& item : kItems)
                 if (before.find(item) == std::string::npos)
@@ -373,7 +366,7 @@ inline std::string told_early(Run& run, const Usual& usual) {
         }
         const bool call = at_call(run, parent);
         if (!stands(parent) || !parent_moves(run)) break;
-        look = call || bytes() != before;
+        look = call || bytes_of(run, objects) != before;
     }
     return "";
 }

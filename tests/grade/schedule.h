@@ -28,14 +28,15 @@ inline std::vector<Mapping> common(Run& run, const Tracee* who) {
     return all;
 }
 
-// What they hold.
-inline std::string common_bytes(Run& run) {
+// What these mappings of the parent hold.
+inline std::string bytes_of(Run& run, const std::vector<Mapping>& objects) {
     std::string all;
-    for (const Mapping& it : common(run, run.parent()))
+    for (const Mapping& it : objects)
         all += run.tracer.memory(run.parent(), it.begin,
                                  std::min<uint64_t>(it.end - it.begin, 1 << 16));
     return all;
 }
+inline std::string common_bytes(Run& run) { return bytes_of(run, common(run, run.parent())); }
 
 // To where the child stands before its first instruction, and the parent after its fork.
 inline bool fork_child(Run& run) {
