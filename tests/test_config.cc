@@ -21,6 +21,7 @@
 
 #include "../common/process.h"
 #include "../map_posix/config/image.h"
+#include "../map_posix/config/lookup.h"
 #include "traced.h"
 
 namespace {
