@@ -29,8 +29,13 @@ inline int open_ours(const char* name, bool or_empty) {
     if (or_empty && it.st_size == 0) return fd;
     uint32_t magic = 0;
     if (pread(fd, &magic, sizeof magic, 0) == -1) err(1, "pread(%s)", name);
-    if (magic != config::kMagic) errx(1, "%s: is not an image of ours, and stays as it is", name);
-    return fd;
+    if (magic == config::kMagic) return fd;
+    const std::string word = shell_word(name);
+    errx(1,
+         "%s: is not an image of ours, and stays as it is\n"
+         "  look at it: od -c -N 64 -- %s\n"
+         "  if nobody needs it: rm -- %s",
+         name, word.c_str(), word.c_str());
 }
 
 // Locks IMAGE.new. False: what we locked no longer bears that name; between our open and our lock
