@@ -21,6 +21,7 @@
 
 #include "../common/process.h"
 #include "../map_posix/config/image.h"
+#include "../map_posix/config/lookup.h"
 #include "traced.h"
 
 namespace {
@@ -205,7 +206,9 @@ TEST_CASE("config: nobody's data is overwritten", "[config]") {
                                         std::string(100, '\0'), std::string()}) {
             if (next && text.empty()) continue;
             put(there, text);
-            refused("./" + name + ": is not an image of ours, and stays as it is");
+            refused("./" + name + ": is not an image of ours, and stays as it is\n" +
+                    "  look at it: od -c -N 64 -- ./" + name + "\n  if nobody needs it: rm -- ./" +
+                    name);
             CHECK(contents(there) == text);
             unlink(there.c_str());
         }
@@ -1286,6 +1289,30 @@ TEST_CASE("config: the hint is a command that helps, whatever the image's name",
     CHECK(shell(hint, scratch.path).status == 0);
     CHECK(run({ours(), "get", "a", "--image", name}, "", scratch.path).out == "1\n");
     CHECK(names(scratch.path) == "app.conf " + name + " ");
+}
+
+TEST_CASE("config: what is in a load's way can be looked at and removed as it says", "[config]") {
+    // As a power cut may leave it: long enough, and all zeros.
+    for (const std::string name : {"it's $HOME; # a name", "-v"}) {
+        const Scratch scratch;
+        put(scratch.path + "/app.conf", "a = 1\n");
+        put(scratch.path + "/" + name + ".new", std::string(100, '\0'));
+        const Words load = {ours(), "load", "app.conf", "--image", name};
+        const std::string said = run(load, "", scratch.path).err;
+        const auto hint = [&said](const std::string& before) {
+            const size_t at = said.find(before);
+            REQUIRE(at != std::string::npos);
+            const size_t start = at + before.size();
+            return said.substr(start, said.find('\n', start) - start);
+        };
+        const Result look = shell(hint("  look at it: "), scratch.path);
+        CHECK(look.status == 0);
+        CHECK(has(look.out, "\\0  \\0"));
+        CHECK(shell(hint("  if nobody needs it: "), scratch.path).status == 0);
+        CHECK(run(load, "", scratch.path).status == 0);
+        CHECK(exists(scratch.path + "/" + name));
+        CHECK(!exists(scratch.path + "/" + name + ".new"));
+    }
 }
 
 TEST_CASE("config: trespass believes only SIGSEGV", "[config]") {

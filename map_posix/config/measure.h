@@ -40,12 +40,14 @@ inline Memory sum_memory(const std::vector<pid_t>& readers) {
 inline void measure(const char* what, size_t count, void (*hold)()) {
     std::vector<pid_t> readers;
     while (readers.size() < count) {
-        readers.push_back(spawn());
-        if (readers.back() != 0) continue;
-        setpgid(0, 0);  // Ctrl-Z and fg stop and continue the parent alone
-        hold();
-        raise(SIGSTOP);
-        _exit(0);
+        const pid_t reader = spawn();
+        if (reader == 0) {
+            setpgid(0, 0);  // Ctrl-Z and fg stop and continue the parent alone
+            hold();
+            raise(SIGSTOP);
+            _exit(0);
+        }
+        readers.push_back(reader);
     }
     const auto until_stop = [](pid_t reader) {  // or its end
         int status;

@@ -1,4 +1,4 @@
-// The readers' side: the image opened or refused, mapped, looked up in.
+// The readers' side: the image is opened or refused, mapped, and looked up in: lookup.h.
 
 #pragma once
 
@@ -10,19 +10,15 @@
 #include <string_view>
 
 #include "../../common/process.h"
-#include "image.h"
+#include "lookup.h"
 
 using config::Image;
 
 inline const char* path = "./config.image";  // as main() has it from the command line
 
-inline int open_existing(const char* name) {
-    return open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);  // a FIFO would make us wait
-}
-
 // Opens the image for reading, refuses a file not fit to be one. `bytes` is its length.
 inline int open_image(size_t* bytes) {
-    const int fd = open_existing(path);
+    const int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);  // a FIFO would make us wait
     if (fd == -1 && errno == ENOENT)
         errx(1, "open(%s): %s\n  make it: %s load FILE --image %s", path, strerror(errno),
              shell_word(program_invocation_name).c_str(), shell_word(path).c_str());
@@ -65,6 +61,7 @@ inline std::string_view look_up(const Image& image, std::string_view key) {
     return *value;
 }
 
+// Looks up each key that is there, so all of the image is touched and checked.
 inline void look_up_all(const Image& image) {
     const char* wrong = config::for_each(image, [&](const config::Texts& it) {
         if (look_up(image, it.key) != it.value) errx(1, "%s: two entries have one key", path);

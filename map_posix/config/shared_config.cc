@@ -3,9 +3,9 @@
 //     g++ -o shared_config shared_config.cc
 //     ./shared_config load app.conf && ./shared_config get port
 //
-// The loader makes an indexed image of a text and publishes it by rename(2): load.h. Readers map it
-// read-only and look keys up in it, and all use the same pages [mmap(2)]: readers.h. The bytes of
-// an image are in image.h; what memory many readers take is measured in measure.h.
+// The loader makes an image of a text (text.h, image.h) and publishes it by rename(2): load.h.
+// Readers map it read-only, and all use the same pages [mmap(2)]: readers.h. They look keys up in
+// it: lookup.h. What memory many readers take is measured in measure.h.
 
 #include <getopt.h>
 #include <sys/inotify.h>
@@ -121,7 +121,7 @@ int main(int argc, char** argv) {
         errx(2, "%s: such a name is for an image in the making", path);
     int status = 0;
     if (verb == "load" && word)
-        status = load(word, directory.c_str());
+        status = load(word, path, directory.c_str());
     else if (verb == "get" && word && watching)
         watch(word);
     else if (verb == "get" && word)
