@@ -52,8 +52,8 @@ inline const char* ring_join(End* it, int fd, Side side) {
     it->other = kNever;
     it->next = it->limit = it->told = it->mine().count;
     // Impossible: more packets waiting than slots (fewer than none is a huge number, too); a count
-    // near its overflow; more than one packet begun and not released (not for a producer to see:
-    // the consumer may just go on).
+    // near its overflow; more than one packet begun and not released. (Who joins as the
+    // producer does not ask for that: the consumer may be at work.)
     const uint64_t committed = it->ring->seat[kProducer].count;
     const uint64_t released = it->ring->seat[kConsumer].count;
     const uint64_t in_hand = side == kConsumer ? it->mine().begun - released : 0;

@@ -36,7 +36,7 @@ inline bool wait_for_input(int fd) {
     pollfd it = {fd, POLLIN, 0};
     for (int ms = 0; !stopped; ms = kSlice) {
         const int ready = poll(&it, 1, ms);
-        if (ready > 0) return it.revents != POLLHUP;  // nothing but POLLHUP: a pipe's end
+        if (ready > 0) return it.revents != POLLHUP;  // POLLHUP alone: a pipe's end [poll(2)]
         if (ready == -1 && errno != EINTR) err(1, "poll(input)");
         publish(&ours);  // input pauses: hand over what there is
         if (over()) break;

@@ -9,9 +9,10 @@
 // stores a count, by one store after the work is done: so there is no lock, nothing is ever half
 // done, and whoever takes a dead one's place goes on at its count.
 //
-// commit() wakes a consumer that sleeps only for a quarter of the ring at a time; publish() wakes
-// it for less. The memory begins with a head, which has a seat for each side with its count
-// (head.h). How a process gets its end of a ring, and what it must keep to, is in join.h.
+// Who sleeps is woken once for each quarter of the ring; publish() wakes for less. So without
+// publish(), commit() may hold a packet back until more follow. The memory begins with a head,
+// which has a seat for each side, with its count (head.h). How a process gets its end of a ring,
+// and what it must keep to, is in join.h.
 
 #pragma once
 
@@ -49,7 +50,7 @@ struct End {
     uint64_t next = 0;             // the packet to fill, or to handle; also our count
     uint64_t limit = 0;            // the first packet without a slot, or not yet there
     uint64_t told = 0;             // `next` when we last woke the other, or saw that it is awake
-    Presence other = kNever;       // who is there, as we found when we last waited in vain
+    Presence other = kNever;       // is it there? As of our last wait in vain
 
     Side other_side() const { return side == kProducer ? kConsumer : kProducer; }
     Seat& mine() const { return ring->seat[side]; }
@@ -90,15 +91,15 @@ inline bool wait(End* it, int ms) {
     if (it->next < it->limit || look(it)) return true;
     Seat& mine = it->mine();
     will_sleep(&mine.asleep);  // and must look again: sleep.h
-    const bool last = it->side == kConsumer && has_left(it->theirs().visits);  // no more will come
-    if (!look(it) && !last) {
+    const bool no_more = it->side == kConsumer && has_left(it->theirs().visits);
+    if (!look(it) && !no_more) {
         mine.slept = mine.slept + 1;
         sleep_on(&mine.asleep, ms);
     }
     mine.asleep.store(0, std::memory_order_relaxed);
     if (look(it)) return true;
     it->other = find_side(it->fd, it->theirs().visits, it->other_side());
-    return look(it);  // before it went, it may have done something still
+    return look(it);  // it may have done something just before it went
 }
 
 // The slot to fill, the same until commit(). With a full ring it waits for at most `ms`
