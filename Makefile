@@ -26,7 +26,8 @@ $(PROGRAMS): %: %.cc $(wildcard common/*.h)
 map_posix/config/shared_config: LIBSTDCXX = $(if $(filter /%,\
 	$(shell $(COMPILE) -print-file-name=libstdc++.a)),-static-libstdc++ -static-libgcc)
 
-shm_posix/packets/producer_consumer tests/test_packets.o: $(wildcard shm_posix/packets/*.h)
+shm_posix/packets/producer_consumer tests/test_packets.o tests/test_faults.o: \
+	$(wildcard shm_posix/packets/*.h)
 map_posix/config/shared_config tests/test_config.o: $(wildcard map_posix/config/*.h)
 tests/support.o tests/test_config.o: common/process.h
 tests/test_perf.o: perf/statistics.h

@@ -962,7 +962,7 @@ TEST_CASE("the ring goes on after its producer was killed", "[packets]") {
         const bool successor = producer->next == 3;
         commit(producer, 1);
         ring_leave(producer);
-        return successor && find_side(producer->fd, producer->theirs(), kConsumer) == kHere;
+        return successor && find_side(producer->fd, producer->theirs().visits, kConsumer) == kHere;
     });
     CHECK(left == 0);
     CHECK(ring_waiting(shared.ring) == 1);

@@ -1,4 +1,8 @@
 // A ring made or found in memory, and a side of it taken and given up.
+//
+// Each end is in a process of its own, which opens the object once and keeps it open (presence.h),
+// and which forks no child once it has a side: that would not have the side, and must not give it
+// up.
 
 #pragma once
 
@@ -14,7 +18,8 @@ inline uint64_t ring_bytes(uint32_t slots, uint32_t size) {
     return sizeof(Ring) + slots * slot_bytes(size);
 }
 
-// Makes a ring in ring_bytes(slots, size) bytes. Returns an end of it, which has no side yet.
+// Makes a ring in ring_bytes(slots, size) bytes, which begin on a cache line, as what is mapped
+// does. Returns an end of it, which has no side yet.
 inline End ring_create(void* memory, uint32_t slots, uint32_t size) {
     End it;
     it.ring = new (memory) Ring();
@@ -29,7 +34,10 @@ inline const char* ring_open(End* it, void* memory, uint64_t bytes) {
     it->ring = static_cast<Ring*>(memory);
     if (bytes < sizeof(Ring) || it->ring->magic != kRingMagic) return "holds no ring";
     // Each is read once: what we check is what we use, whoever changes them meanwhile.
-    const uint32_t slots = it->slots = it->ring->slots, size = it->size = it->ring->size;
+    const uint32_t slots = it->ring->slots;
+    const uint32_t size = it->ring->size;
+    it->slots = slots;
+    it->size = size;
     const bool sound = slots > 0 && slots <= kMostSlots && size > 0 && size <= kMostSize;
     return sound && ring_bytes(slots, size) == bytes ? nullptr : "holds a ring of impossible sizes";
 }
@@ -44,7 +52,8 @@ inline const char* ring_join(End* it, int fd, Side side) {
     it->other = kNever;
     it->next = it->limit = it->told = it->mine().count;
     // Impossible: more packets waiting than slots (fewer than none is a huge number, too); a count
-    // near its overflow; more than one packet begun and not released.
+    // near its overflow; more than one packet begun and not released. (Who joins as the
+    // producer does not ask for that: the consumer may be at work.)
     const uint64_t committed = it->ring->seat[kProducer].count;
     const uint64_t released = it->ring->seat[kConsumer].count;
     const uint64_t in_hand = side == kConsumer ? it->mine().begun - released : 0;

@@ -6,105 +6,25 @@
 //     ./producer_consumer --udp 9000 --pipe          and elsewhere: nc -u 127.0.0.1 9000
 //
 // The producer receives each packet straight into a slot of the ring, the consumer handles it
-// there: no copy in between. The way of a packet is here, in source.h (how it is received) and in
-// ring.h (reserve, commit, take, release). `ours` is this process's end of the ring. For the rest:
+// there: no copy in between. The way of a packet is in three files: receive.h (it comes in), ring.h
+// (reserve, commit, take, release), and here (it is handled). For the rest:
 //
-//     seat.h     who is there, who sleeps      join.h      a ring made, and a side of it taken
-//     object.h   the object that holds it      options.h   the command line
-//     waits.h    what stops a process, and whom it waits for
-
-#include <poll.h>
+//     head.h      what the two sides tell each other    source.h   the socket; packets made here
+//     presence.h  who is there                          object.h   the object that holds the ring
+//     sleep.h     how one sleeps, and is woken          meet.h     how the two meet there
+//     join.h      a ring made, and a side of it taken   waits.h    what stops a process
+//     options.h   the command line
 
 #include "../../common/process.h"
-#include "object.h"
+#include "meet.h"
 #include "options.h"
-#include "source.h"
+#include "receive.h"
 #include "waits.h"
 
-static uint64_t first, bytes;  // of this process's packets: number of the first, bytes of all
+static uint64_t first;  // the number of this process's first packet
 
-// A free slot, however long that takes; nullptr if all is over and the ring full.
-static Slot* wait_for_slot() {
-    for (;;) {
-        Slot* slot = reserve(&ours, kSlice);
-        if (slot || over()) return slot;
-        watch_consumer();
-    }
-}
-
-// Waits for input; false if there is no more, or all is over before.
-static bool wait_for_input(int fd) {
-    pollfd it = {fd, POLLIN, 0};
-    for (int ms = 0; !stopped; ms = kSlice) {
-        const int ready = poll(&it, 1, ms);
-        if (ready > 0) return it.revents != POLLHUP;  // this alone: a pipe's end [poll(2)]
-        if (ready == -1 && errno != EINTR) err(1, "poll(input)");
-        publish(&ours);  // input pauses: hand over what there is
-        if (over()) break;
-    }
-    return false;
-}
-
-// Commits the slot from wait_for_slot(): it holds a packet now.
-static void put_in_ring(size_t length, uint32_t tag = 0) {
-    bytes += length;
-    commit(&ours, static_cast<uint32_t>(length), tag);
-}
-
-// --pipe: what one read(2) brings is a packet.
-static void receive_stdin() {
-    while (wait_for_input(STDIN_FILENO)) {
-        Slot* slot = wait_for_slot();
-        if (!slot) break;
-        const ssize_t length = read(STDIN_FILENO, slot->data(), ours.size);
-        // EAGAIN: another reader was faster [BUGS in select(2)].
-        if (length == -1 && errno != EAGAIN) err(1, "read(stdin)");
-        if (length == 0) break;
-        if (length > 0) put_in_ring(static_cast<size_t>(length));
-    }
-}
-
-// --generate: goes on with the ring's next number, so that a successor completes the series.
-static void generate() {
-    while (ours.next < options.count && !stopped) {
-        Slot* slot = wait_for_slot();
-        if (!slot) break;
-        put_in_ring(make_numbered(slot->data(), ours.next), kNumbered);
-    }
-}
-
-// One packet into the slot, or without a slot into nothing; false: none has come.
-static bool receive_packet(int udp, Slot* slot) {
-    const size_t room = slot ? ours.size : 0;
-    const ssize_t length = receive_udp(udp, slot ? slot->data() : nullptr, room);
-    if (length == -1) return false;
-    const bool oversize = length > static_cast<ssize_t>(ours.size);
-    if (oversize) ++ours.ring->oversize;
-    if (slot && !oversize)
-        put_in_ring(static_cast<size_t>(length));
-    else
-        ++ours.ring->dropped;
-    return true;
-}
-
-// --udp, until we are told to stop. While the ring is full, packets wait in the kernel's buffer,
-// which drops what is too much.
-static void receive_packets(int udp) {
-    while (!stopped) {
-        Slot* slot = wait_for_slot();
-        if (!slot) break;
-        if (!receive_packet(udp, slot) && !wait_for_input(udp)) break;
-    }
-    // No new ones, but what waits in the kernel's buffer still has its turn. If no slot
-    // comes free for kSlice, we ask no more, and read the rest to drop it.
-    end_udp(udp);
-    Slot* slot = wait_for_slot();
-    while (receive_packet(udp, slot))
-        if (slot) slot = wait_for_slot();
-    ours.ring->dropped += dropped_udp(udp);
-}
-
-// Handles the packet in hand: if it is numbered, it must be whole and next; --pipe: to stdout.
+// Handles the packet in hand: if it is numbered, it must be whole and next; --pipe: to stdout. What
+// lies in shared memory may be damaged: its length is checked before it is used.
 static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
     const uintmax_t number = ours.next;
     if (length > ours.size) errx(1, "packet %ju: has an impossible length", number);
@@ -112,7 +32,7 @@ static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
         errx(1, "packet %ju: is another one, or has changed", number);
     for (uint32_t done = 0; options.pipe && done < length;) {
         const ssize_t written = write(STDOUT_FILENO, data + done, length - done);
-        if (written == -1) err(1, "write(stdout)");  // or is not to wait, and full: EAGAIN
+        if (written == -1) err(1, "write(stdout)");  // EAGAIN, too: full, and not to wait
         done += static_cast<uint32_t>(written);
     }
 }
@@ -126,7 +46,7 @@ static bool handle_packets() {
         const uint32_t length = slot->length;
         handle(slot->data(), length, slot->tag);
         release(&ours);
-        bytes += length;
+        all_bytes += length;
     }
     return false;
 }
@@ -139,7 +59,7 @@ static void summary(const char* did) {
             "%s %ju packets, %ju bytes\n"
             "ring of %u slots; slept: producer %ju times, consumer %ju times\n"
             "dropped %ju packets, %ju of them larger than a slot\n",
-            did, uintmax_t{ours.next - first}, uintmax_t{bytes}, ours.slots,
+            did, uintmax_t{ours.next - first}, uintmax_t{all_bytes}, ours.slots,
             uintmax_t{ring->seat[kProducer].slept}, uintmax_t{ring->seat[kConsumer].slept},
             uintmax_t{ring->dropped}, uintmax_t{ring->oversize});
     if (fflush(out) != 0 || ferror(out)) err(1, "write(%s)", options.pipe ? "stderr" : "stdout");
@@ -163,23 +83,29 @@ static bool consume() {
     return handle_packets();
 }
 
+// run: makes the ring and a child, and returns the side of this one of the two: the parent's is to
+// produce.
+static Side start_both() {
+    make_object();
+    handle_signal(SIGCHLD, end_poll, SA_RESTART);
+    child = spawn();  // it inherits descriptor and mapping, but no record lock
+    if (child > 0) {
+        if (stopped) give_up_in(10);  // it came before we had a child
+        return kProducer;
+    }
+    handle_stops(SIG_IGN, 0);  // its parent ends the input, and it goes on to its end
+    stopped = 0;               // a stop may have come since the fork
+    return kConsumer;
+}
+
 int main(int argc, char** argv) {
     prepare();
     options = read_options(argc, argv);
-    const bool run = options.verb == "run";
     const int udp = options.udp ? open_udp(options.port) : -1;
     handle_stops(stop, SA_RESTART);
     Side side = options.verb == "consume" ? kConsumer : kProducer;
-    if (run) {
-        make_object();
-        handle_signal(SIGCHLD, end_poll, SA_RESTART);
-        child = spawn();  // it inherits descriptor and mapping, but no record lock
-        if (child == 0) {
-            side = kConsumer;
-            handle_stops(SIG_IGN, 0);  // its parent ends the input, and it goes on to its end
-            stopped = 0;               // a stop may have come since the fork
-        }
-        if (stopped) give_up_in(10);  // it came before we had a child
+    if (options.verb == "run") {
+        side = start_both();
         join(side);
     } else {
         join_by_name(side);

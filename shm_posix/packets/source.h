@@ -1,11 +1,10 @@
-// Packets from a UDP port, and packets that this program makes and that prove themselves. Nothing
-// here knows of the ring.
+// Where packets come from: a UDP port, or this program, which makes packets that prove themselves.
+// Nothing here knows of the ring; receive.h brings the packets there.
 
 #pragma once
 
 #include <arpa/inet.h>
 #include <err.h>
-#include <errno.h>
 #include <linux/sock_diag.h>
 #include <stdint.h>
 #include <string.h>
@@ -25,14 +24,6 @@ inline int open_udp(uint16_t port) {
     if (getsockname(fd, reinterpret_cast<sockaddr*>(&self), &size) == -1) err(1, "getsockname");
     warnx("receives on 127.0.0.1:%u", ntohs(self.sin_port));
     return fd;
-}
-
-// Receives one packet into `size` bytes. Returns its whole length, more than `size` if it was cut;
-// or -1: none has come [recv(2)].
-inline ssize_t receive_udp(int fd, void* data, size_t size) {
-    const ssize_t length = recv(fd, data, size, MSG_DONTWAIT | MSG_TRUNC);
-    if (length == -1 && errno != EAGAIN) err(1, "recv(UDP)");
-    return length;
 }
 
 // From now on no more packets come. What has come can still be received.
@@ -58,10 +49,11 @@ constexpr uint32_t kNumbered = 1;                    // the tag of such a packet
 constexpr uint32_t kShortest = 64, kLongest = 1500;  // bytes
 
 // Makes the packet of that number; there is room for kLongest bytes. Returns its length: 64, 68 ...
-// 1500.
+// 1500. Length and bytes look random: each multiplication scatters the bits of the number before.
 inline uint32_t make_numbered(unsigned char* data, uint64_t number) {
+    constexpr uint32_t lengths = (kLongest - kShortest) / 4 + 1;
     uint32_t random = static_cast<uint32_t>(number + 1) * 2654435769u;
-    const uint32_t length = kShortest + (random >> 8) % ((kLongest - kShortest) / 4 + 1) * 4;
+    const uint32_t length = kShortest + (random >> 8) % lengths * 4;
     memcpy(data, &number, sizeof number);
     memcpy(data + sizeof number, &length, sizeof length);
     for (uint32_t i = sizeof number + sizeof length; i < length; i += sizeof random) {

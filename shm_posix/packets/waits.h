@@ -40,10 +40,11 @@ inline bool over() { return stopped || child_ended(); }
 // Is called about every kSlice while we wait for the consumer. Says, once: that there is none;
 // that the one there has handled nothing for kLong.
 inline void watch_consumer() {
-    static uint64_t handled = UINT64_MAX;
+    static uint64_t handled = UINT64_MAX;  // this and `other`: what we saw last
     static Presence other = kHere;
-    static int slices = 0;
-    slices = ours.theirs().count != handled || ours.other != other ? 0 : slices + 1;
+    static int slices = 0;  // since then
+    const bool news = ours.theirs().count != handled || ours.other != other;
+    slices = news ? 0 : slices + 1;
     handled = ours.theirs().count;
     other = ours.other;
     const bool nobody = !child && other != kHere;

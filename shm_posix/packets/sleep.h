@@ -1,0 +1,52 @@
+// How a process sleeps until another has news for it, and how that one wakes it. Each has a word in
+// shared memory, `asleep`: 1 while it sleeps, or is about to.
+//
+// Who finds nothing to do looks once more after it has said that it will sleep:
+//
+//     who sleeps                                  who wakes
+//     1. will_sleep(): stores 1 in its `asleep`   1. stores the news: its count, or that it leaves
+//     2. looks for news                           2. wake(): looks at the other's `asleep`
+//     3. none: sleep_on(), until it is 0          3. it is 1: stores 0, and tells the kernel
+//
+// Each stores first and looks then. So one of the two sees what the other has stored, and no
+// wake-up is lost. But a processor may look before the others see what it has stored: a fence
+// between 1 and 2 forbids that, on both sides. `asleep` itself is relaxed: the two fences order
+// steps 1 and 2, and in step 3 the kernel compares it itself [futex(2)].
+
+#pragma once
+
+#include <err.h>
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <atomic>
+
+static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "can be a futex");
+
+// Step 1 of who sleeps. Who is awake again stores 0.
+inline void will_sleep(std::atomic<uint32_t>* asleep) {
+    asleep->store(1, std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+}
+
+// Step 3, for `ms` milliseconds at most; may end early. The kernel looks whether `asleep` is still
+// 1 and puts us to sleep, in one step [futex(2)]. Why a deadline: who wakes us may be killed
+// between its two parts of step 3.
+inline void sleep_on(std::atomic<uint32_t>* asleep, int ms) {
+    // The kernel's timespec of this call: two long, also where time_t has grown to 64 bits.
+    const long time[] = {ms / 1000, ms % 1000 * 1000000L};
+    if (syscall(SYS_futex, reinterpret_cast<uint32_t*>(asleep), FUTEX_WAIT, 1, time) == 0) return;
+    if (errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT) err(1, "futex(FUTEX_WAIT)");
+}
+
+// Steps 2 and 3 of who wakes.
+inline void wake(std::atomic<uint32_t>* asleep) {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (asleep->load(std::memory_order_relaxed) == 0) return;
+    asleep->store(0, std::memory_order_relaxed);
+    if (syscall(SYS_futex, reinterpret_cast<uint32_t*>(asleep), FUTEX_WAKE, 1) == -1)
+        err(1, "futex(FUTEX_WAKE)");
+}
