@@ -25,8 +25,9 @@ namespace config {
 constexpr uint32_t kMagic = 0x31474643;  // "CFG1" in memory on a little-endian machine
 constexpr uint32_t kVersion = 3;
 
-// Bytes of text; more is a mistake, not a configuration. The shortest line, `a=` and its newline,
-// makes 25 bytes of image: so no image has more than 140 MB, and offsets fit in 32 bits.
+// Bytes of text; more is a mistake, not a configuration. The shortest line, `a=`, has three bytes
+// with its newline, and makes 25 of image (two slots of 4, an Entry of 16, the key): so no image
+// has more than 140 MB, and offsets fit in 32 bits.
 constexpr size_t kMostText = 16 << 20;
 
 struct Header {

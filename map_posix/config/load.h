@@ -16,8 +16,9 @@
 #include "image.h"
 #include "text.h"
 
-// Opens a file that is in our way; -1: there is none. Nobody's data is overwritten or removed: it
-// must be an image, and this user's. `or_empty`: a file without a byte will do, too.
+// Opens a file that we are about to remove or replace; -1: there is none. Nobody's data is
+// overwritten or removed: it must be an image, and this user's. `or_empty`: a file without a byte
+// will do, too.
 inline int open_ours(const char* name, bool or_empty) {
     const int fd = open(name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK);  // a FIFO would make us wait
     if (fd == -1 && errno == ENOENT) return -1;
@@ -84,11 +85,12 @@ inline int load(const char* file, const char* image, const char* directory) {
     const int parent = open(directory, O_RDONLY | O_DIRECTORY);
     if (parent == -1) err(1, "open(%s)", directory);
 
-    // Signals wait until what is begun is published, or removed as we exit with an error.
+    // No signal but SIGKILL ends us until IMAGE.new is published, or removed as we exit with an
+    // error.
     sigset_t all, before;
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, &before);
-    const int fd = make_next(next);
+    const int fd = make_next(next);  // open, and so locked, until we exit
     atexit([] {
         if (!name.empty()) unlink(name.c_str());
     });
@@ -103,7 +105,7 @@ inline int load(const char* file, const char* image, const char* directory) {
     if (fsync(fd) == -1) err(1, "fsync(%s)", next);
 
     // Look at the file that rename(2) will replace, and do it last: it may have appeared just now.
-    open_ours(image, false);
+    open_ours(image, false);  // for its checks alone
 
     // Publish it. Who opens the name gets the whole old image or the whole new one; who has mapped
     // the old one keeps it.

@@ -1,6 +1,6 @@
-// Looks keys up in an image; image.h has its layout. The bytes may be any: the answer is right or
-// an error, and no step leads outside. Again no file and no mapping, so the tests can try a hundred
-// thousand damaged images in one process.
+// Looks keys up in an image; image.h has its layout. The bytes may be any, if nobody changes them
+// meanwhile: the answer is right or an error, and no step leads outside. Again no file and no
+// mapping, so the tests can try a hundred thousand damaged images in one process.
 //
 // check() looks at the header, once. find() then checks what it uses and no more, so that it costs
 // the same in a large image; but before it says that there is no such key, it checks all.

@@ -42,7 +42,7 @@ inline void measure(const char* what, size_t count, void (*hold)()) {
     while (readers.size() < count) {
         const pid_t reader = spawn();
         if (reader == 0) {
-            setpgid(0, 0);  // Ctrl-Z and fg stop and continue the parent alone
+            setpgid(0, 0);  // or a Ctrl-Z and fg would continue it, too, before it is measured
             hold();
             raise(SIGSTOP);
             _exit(0);
@@ -61,7 +61,7 @@ inline void measure(const char* what, size_t count, void (*hold)()) {
     const Memory sum = sum_memory(readers);
     for (pid_t reader : readers) {
         int status;
-        do {  // again, if it was somebody else who had stopped it before
+        do {  // again, if a stop from outside came first: then its own is still to come
             kill(reader, SIGCONT);
             status = until_stop(reader);
         } while (WIFSTOPPED(status));
@@ -71,7 +71,7 @@ inline void measure(const char* what, size_t count, void (*hold)()) {
 }
 
 // What a reader holds while it is measured; it ends with it.
-inline void hold_nothing() {  // but it has touched what the others touch
+inline void hold_nothing() {  // what all have in common: the same code has run
     const Image image = map_image();
     look_up_all(image);
     unmap(image);
@@ -99,8 +99,8 @@ inline int read_at_once(size_t count) {
     measure("no image", count, hold_nothing);
     measure("one mapping", count, hold_mapping);
     measure("private copies", count, hold_copy);
-    // The descriptor keeps the inode's number from being used again on its device: the same two,
-    // the same file [inode(7)].
+    // While `fd` is open, no other file gets its inode number: the same device and number mean the
+    // same file [inode(7)].
     if (fstat(fd, &first) == -1 || stat(path, &last) == -1) err(1, "stat(%s)", path);
     if (first.st_dev != last.st_dev || first.st_ino != last.st_ino)
         errx(1, "%s: a load came meanwhile; these figures are of two images", path);

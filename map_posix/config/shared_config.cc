@@ -20,7 +20,8 @@
 #include "measure.h"
 #include "readers.h"
 
-static std::string directory;  // where the image is
+// Where the image is. `path`, the image's own name, is in readers.h.
+static std::string directory;
 
 static void flush() {
     // Now [fflush(3)] or before [ferror(3)].
@@ -43,17 +44,19 @@ static int get(const char* key) {
 [[noreturn]] static void watch(const char* key) {
     const int events = inotify_init();
     if (events == -1) err(1, "inotify_init()");
-    for (std::optional<std::string> last;;) {
-        // Watch the directory: each load brings another file. Before we look at the image, or a
-        // load in between would be missed. And in each round: another directory may have taken
-        // that name. MOVED_TO is a load; after the others the image or its directory may be gone.
+    std::optional<std::string> last;
+    while (true) {
+        // We watch the directory, as each load brings another file; and before we look at the
+        // image, or a load in between would be missed. Again in each round, as another directory
+        // may have taken that name; if none has, it is the same watch. MOVED_TO is a load; after
+        // the others the image or its directory may be gone.
         const uint32_t changes = IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_MOVE_SELF;
         if (inotify_add_watch(events, directory.c_str(), changes) == -1)
             err(1, "inotify_add_watch(%s)", directory.c_str());
         const Image image = map_image();
         const std::string_view value = look_up(image, key);
         if (last != value) print(value);
-        last = value;
+        last = value;  // a copy: the mapping goes
         unmap(image);
         char list[4096];  // of no use: we look again whatever has changed
         if (read(events, list, sizeof list) == -1) err(1, "read(inotify)");

@@ -13,8 +13,8 @@ constexpr uint32_t kMostSlots = 1 << 20, kMostSize = 1 << 16;  // slots; bytes o
 
 // What one side tells the other, on a cache line of its own: each writes to one while the other
 // reads. Only the process that has the side stores these, but for `asleep`, which the other one
-// sets back to wake it. Where the code names no memory order, it is the strictest: that takes
-// longer, and is not done for each packet.
+// sets back to wake it. An access that names no memory order is sequentially consistent: slower,
+// and never on a packet's way through the ring.
 struct alignas(64) Seat {
     std::atomic<uint64_t> count;   // packets that it has committed, or released
     std::atomic<uint64_t> begun;   // packets that it has taken in hand: the consumer's

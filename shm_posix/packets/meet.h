@@ -10,8 +10,8 @@
 
 inline bool joined = false;  // we have a side
 
-// Gives our side up; the last to leave an empty ring removes it. main() calls it, and exit(3) for
-// whom an error ends before.
+// Gives our side up; the last to leave an empty ring removes it. main() calls it; if an error ends
+// the process before, exit(3) does.
 inline void leave() {
     if (!joined) return;
     joined = false;
@@ -50,20 +50,18 @@ inline bool make_by_name(Side side) {
 }
 
 // Takes our side of the ring of that name; makes one if there is none. While we have the lock of
-// our side, nobody removes the ring: that takes both. We look again
-// - when somebody else has named one before us;
-// - when somebody has removed it before we had our side;
-// - when our side is taken, for a tenth of a second: who leaves last holds both for a moment.
+// our side, nobody removes the ring: that takes both.
 inline void join_by_name(Side side) {
     for (int tries = 1;; ++tries) {
-        if (open_object()) {
-            const bool taken = !lock_side(object, F_WRLCK, side);
-            if (named() && (!taken || tries >= 100)) break;
-            close_object();
-            poll(nullptr, 0, 1);
-        } else if (make_by_name(side)) {
-            return;
+        if (!open_object()) {
+            if (make_by_name(side)) return;
+            continue;  // somebody else has named one before us
         }
+        const bool taken = !lock_side(object, F_WRLCK, side);
+        // Taken may be for a moment: who leaves last holds both sides. A tenth of a second tells.
+        if (named() && (!taken || tries >= 100)) break;
+        close_object();  // and if it is not named, somebody has removed it before we had our side
+        poll(nullptr, 0, 1);
     }
     join(side);  // the lock is ours already; or this says that somebody else has it
     // More begun than released: a consumer died in between.

@@ -31,7 +31,7 @@ inline void* map_object(uint64_t bytes) {
 }
 
 // A new object with a ring in it and without a name: whatever ends us, nothing is left
-// [O_TMPFILE in open(2)]. Where shm_open(3) makes its objects, so the limits of /dev/shm hold.
+// [O_TMPFILE in open(2)]. In /dev/shm, where shm_open(3) makes its objects, which have names.
 inline void make_object() {
     const uint64_t bytes = ring_bytes(options.slots, options.size);
     // A 32-bit program has neither the addresses nor the off_t for more.

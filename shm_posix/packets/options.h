@@ -28,9 +28,8 @@ inline constexpr char kHelp[] =
     "  --name NAME   the ring of produce and consume, if not /packets\n"
     "  --slots N     packets that fit in the ring, 1 to %u, if not 1024\n"
     "  --size BYTES  of the largest packet, 1 to %u, if not 2048\n"
-    "Ctrl-C ends the input, or in consume the handling, once the packet in hand is handled.\n"
-    "run still handles what is in its ring,\n"
-    "but for 10 seconds at most.\n"
+    "Ctrl-C: run and produce end the input, consume ends after the packet in hand. run still\n"
+    "handles what is in its ring, for 10 seconds at most.\n"
     "A second Ctrl-C ends the program; a ring with a name may stay then, as after kill -9.\n"
     "Exit status: 0 done, 1 failed, 2 wrong usage; a signal's, if one cut it short. --udp is done\n"
     "when a signal stops it.\n";
@@ -41,12 +40,13 @@ inline const char* name() { return options.name.c_str(); }
 
 inline std::string path() { return "/dev/shm" + options.name; }
 
-// What another user of the ring would type.
+// The command line for the other side.
 inline std::string command(const std::string& verb) {
     return shell_word(program_invocation_name) + " " + verb + " --name " + shell_word(name());
 }
 
-// Packets that came from stdin go to stdout: without --pipe they would be handled and gone.
+// That of a consumer. What --pipe brought in, only --pipe brings out: without it, the packets would
+// be handled and gone.
 inline std::string consume_command() {
     return command(options.pipe ? "consume --pipe" : "consume");
 }

@@ -3,8 +3,9 @@
 // Each process locks its side for as long as it lives. For that it sets a record lock on one byte
 // of the object that holds the ring: the producer on byte 0, the consumer on byte 1. The lock is
 // all that counts there; it keeps nobody from reading or writing the byte. The kernel drops it with
-// the process, however that ends, in every PID namespace [fcntl(2)]. It also drops it when the
-// process closes any descriptor of the object: so each opens the object once, and keeps it open.
+// the process, however that ends. It also drops it when the process closes any descriptor of the
+// object: so each opens the object once, and keeps it open [fcntl(2)]. And a lock is seen from
+// every PID namespace, where a process's number would mean nothing.
 
 #pragma once
 
@@ -17,7 +18,7 @@
 
 enum Side { kProducer, kConsumer };  // also the byte to lock
 
-// How fcntl(2) is told of the lock of one side, or of two, beginning with `side`.
+// The argument of fcntl(2) for the lock of one side, or of two, beginning with `side`.
 inline struct flock side_lock(short type, Side side, int sides) {
     struct flock it = {};
     it.l_type = type;
@@ -26,8 +27,8 @@ inline struct flock side_lock(short type, Side side, int sides) {
     return it;
 }
 
-// Takes (F_WRLCK) or gives back (F_UNLCK) that lock. False: somebody else has it, and errno is one
-// or the other [fcntl(2)].
+// Takes (F_WRLCK) or gives back (F_UNLCK) that lock. False: somebody else has it; errno is EACCES
+// on some systems, EAGAIN on others [fcntl(2)].
 inline bool lock_side(int fd, short type, Side side, int sides = 1) {
     struct flock it = side_lock(type, side, sides);
     if (fcntl(fd, F_SETLK, &it) == 0) return true;
@@ -54,6 +55,6 @@ inline Presence find_side(int fd, const std::atomic<uint32_t>& visits, Side side
     if (has_left(before)) return kLeft;
     struct flock lock = side_lock(F_WRLCK, side, 1);
     if (fcntl(fd, F_GETLK, &lock) == -1) err(1, "fcntl(F_GETLK)");
-    const bool free = lock.l_type == F_UNLCK;  // nobody else has it
-    return free && visits == before ? kDied : kHere;
+    const bool unlocked = lock.l_type == F_UNLCK;
+    return unlocked && visits == before ? kDied : kHere;
 }

@@ -7,13 +7,18 @@
 //
 // The producer receives each packet straight into a slot of the ring, the consumer handles it
 // there: no copy in between. The way of a packet is in three files: receive.h (it comes in), ring.h
-// (reserve, commit, take, release), and here (it is handled). For the rest:
+// (reserve, commit, take, release), and here (it is handled). All files, each after those it needs:
 //
-//     head.h      what the two sides tell each other    source.h   the socket; packets made here
-//     presence.h  who is there                          object.h   the object that holds the ring
-//     sleep.h     how one sleeps, and is woken          meet.h     how the two meet there
-//     join.h      a ring made, and a side of it taken   waits.h    what stops a process
+//     head.h      what the two sides tell each other    object.h   the object that holds the ring
+//     presence.h  who is there                          meet.h     how the two meet there
+//     sleep.h     how one sleeps, and is woken          waits.h    what stops a process
+//     ring.h      the ring                              source.h   the socket; packets made here
+//     join.h      a ring made, and a side of it taken   receive.h  how packets come in
 //     options.h   the command line
+//
+// From there, used here: `ours` is this process's end of the ring, `ours.next` the number of the
+// packet in hand. `stopped` is the signal that told us to stop, or 0; `child` the consumer, in
+// run's parent, or 0.
 
 #include "../../common/process.h"
 #include "meet.h"
@@ -23,8 +28,9 @@
 
 static uint64_t first;  // the number of this process's first packet
 
-// Handles the packet in hand: if it is numbered, it must be whole and next; --pipe: to stdout. What
-// lies in shared memory may be damaged: its length is checked before it is used.
+// Handles the packet in hand. One that --generate made (its tag is kNumbered) carries its number,
+// and must be whole and the one that is due. --pipe: to stdout. What lies in shared memory may be
+// damaged: its length is checked before it is used.
 static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
     const uintmax_t number = ours.next;
     if (length > ours.size) errx(1, "packet %ju: has an impossible length", number);
@@ -32,7 +38,7 @@ static void handle(const unsigned char* data, uint32_t length, uint32_t tag) {
         errx(1, "packet %ju: is another one, or has changed", number);
     for (uint32_t done = 0; options.pipe && done < length;) {
         const ssize_t written = write(STDOUT_FILENO, data + done, length - done);
-        if (written == -1) err(1, "write(stdout)");  // EAGAIN, too: full, and not to wait
+        if (written == -1) err(1, "write(stdout)");  // EAGAIN, too: O_NONBLOCK
         done += static_cast<uint32_t>(written);
     }
 }
@@ -77,23 +83,24 @@ static void produce(int udp) {
 
 // The processing process; true: the producer died.
 static bool consume() {
-    if (options.verb == "consume" && ours.theirs().visits == 0)
+    const bool nobody_yet = ours.theirs().visits == 0;
+    if (options.verb == "consume" && nobody_yet)
         warnx("%s: nobody produces yet; start: %s", name(),
               command("produce --generate 1000").c_str());
     return handle_packets();
 }
 
-// run: makes the ring and a child, and returns the side of this one of the two: the parent's is to
-// produce.
+// run: makes the ring and forks. Returns this process's side: the parent produces, the child
+// consumes.
 static Side start_both() {
     make_object();
     handle_signal(SIGCHLD, end_poll, SA_RESTART);
-    child = spawn();  // it inherits descriptor and mapping, but no record lock
+    child = spawn();  // which inherits descriptor and mapping; each takes its own lock in join()
     if (child > 0) {
-        if (stopped) give_up_in(10);  // it came before we had a child
+        if (stopped) give_up_in(10);  // the stop came before there was a child: stop() did not
         return kProducer;
     }
-    handle_stops(SIG_IGN, 0);  // its parent ends the input, and it goes on to its end
+    handle_stops(SIG_IGN, 0);  // the parent ends the input, and the child handles what is left
     stopped = 0;               // a stop may have come since the fork
     return kConsumer;
 }
@@ -116,8 +123,8 @@ int main(int argc, char** argv) {
         produce(udp);
     else
         died = consume();
-    // Before we print, which may take long: so we keep nobody from joining. And before we wait: in
-    // run, the child ends when it finds us gone.
+    // Leave first (the mapping stays, for the summary): to print may take long, and would keep
+    // others from joining; and in run the child, for which we wait, ends when it finds us gone.
     leave();
     if (died) warnx("the producer died; all that it handed over is handled");
     if (!child) summary(side == kProducer ? "handed over" : "handled");  // the child's is for both

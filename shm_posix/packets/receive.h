@@ -2,8 +2,9 @@
 // straight into a free slot of the ring.
 //
 // `ours` is this process's end of the ring; reserve(), commit() and publish() are in ring.h. From
-// waits.h: `stopped` is the signal that told us to stop, if any; over() is true then, and when our
-// consumer has ended. Each wait lasts for kSlice at most, to ask for them.
+// waits.h: `stopped` is the signal that told us to stop, or 0; over() is true then, and when our
+// child, the consumer, has ended. No wait is longer than kSlice, so that each looks at these two
+// that often. The last packets of an input need no publish(): who leaves wakes the other.
 
 #pragma once
 
@@ -20,7 +21,7 @@ inline Slot* wait_for_slot() {
     for (;;) {
         Slot* slot = reserve(&ours, kSlice);
         if (slot || over()) return slot;
-        watch_consumer();
+        watch_consumer();  // says so if nobody consumes
     }
 }
 
@@ -30,15 +31,15 @@ inline void put_in_ring(size_t length, uint32_t tag = 0) {
     commit(&ours, static_cast<uint32_t>(length), tag);
 }
 
-// Waits for input; false if there is no more, or all is over before. The first look does not wait:
-// only if there is nothing yet does the input pause.
+// Waits for input; false if there is no more, or all is over before. The first poll(2) does not
+// wait. If it finds nothing, the input pauses, and publish() wakes a consumer that sleeps still.
 inline bool wait_for_input(int fd) {
     pollfd it = {fd, POLLIN, 0};
     for (int ms = 0; !stopped; ms = kSlice) {
         const int ready = poll(&it, 1, ms);
         if (ready > 0) return it.revents != POLLHUP;  // POLLHUP alone: a pipe's end [poll(2)]
         if (ready == -1 && errno != EINTR) err(1, "poll(input)");
-        publish(&ours);  // input pauses: hand over what there is
+        publish(&ours);
         if (over()) break;
     }
     return false;
@@ -91,8 +92,9 @@ inline void receive_packets(int udp) {
         if (!slot) break;
         if (!receive_packet(udp, slot) && !wait_for_input(udp)) break;
     }
-    // No new ones, but what waits in the kernel's buffer still has its turn. If no slot comes free
-    // for kSlice, we ask no more, and read the rest to drop it.
+    // No new ones, but what waits in the kernel's buffer still has its turn. All is over now, so
+    // wait_for_slot() waits for one kSlice only; if it has found no slot, we ask no more, and read
+    // the rest to drop it.
     end_udp(udp);
     Slot* slot = wait_for_slot();
     while (receive_packet(udp, slot))

@@ -9,10 +9,12 @@
 // stores a count, by one store after the work is done: so there is no lock, nothing is ever half
 // done, and whoever takes a dead one's place goes on at its count.
 //
-// Who sleeps is woken once for each quarter of the ring; publish() wakes for less. So without
-// publish(), commit() may hold a packet back until more follow. The memory begins with a head,
-// which has a seat for each side, with its count (head.h). How a process gets its end of a ring,
-// and what it must keep to, is in join.h.
+// A side that sleeps is woken once for each quarter of the ring; publish() wakes it for less. So
+// without publish() a packet may wait, committed, beside a consumer that sleeps, until more follow.
+//
+// Read before: head.h, with what the two sides tell each other in shared memory (each has a seat
+// there, with its count); presence.h; sleep.h. How a process gets its end of a ring, and what it
+// must keep to, is in join.h.
 
 #pragma once
 
@@ -50,7 +52,7 @@ struct End {
     uint64_t next = 0;             // the packet to fill, or to handle; also our count
     uint64_t limit = 0;            // the first packet without a slot, or not yet there
     uint64_t told = 0;             // `next` when we last woke the other, or saw that it is awake
-    Presence other = kNever;       // is it there? As of our last wait in vain
+    Presence other = kNever;       // is the other side there? As of our last wait in vain
 
     Side other_side() const { return side == kProducer ? kConsumer : kProducer; }
     Seat& mine() const { return ring->seat[side]; }
@@ -64,42 +66,44 @@ struct End {
 // Looks how far the other side is; true: there is a slot, or a packet. This load is an acquire, the
 // store in advance() a release: so the consumer, when it sees the count, finds the packet whole,
 // and the producer a slot that nobody reads any more.
-inline bool look(End* it) {
-    const uint64_t count = it->theirs().count.load(std::memory_order_acquire);
-    it->limit = count + (it->side == kProducer ? it->slots : 0);
-    return it->next < it->limit;
+inline bool look(End* end) {
+    const uint64_t count = end->theirs().count.load(std::memory_order_acquire);
+    end->limit = count + (end->side == kProducer ? end->slots : 0);
+    return end->next < end->limit;
 }
 
-// Wakes the other side if it sleeps: it will see our count.
-inline void publish(End* it) {
-    it->told = it->next;
-    wake(&it->theirs().asleep);
+// Wakes the other side if it sleeps; it sees our count then (sleep.h).
+inline void publish(End* end) {
+    end->told = end->next;
+    wake(&end->theirs().asleep);
 }
 
 // Counts one packet more. To wake costs a system call, and a switch of processes if both share a
-// processor: so it is done for a quarter of the ring at once. (A sleeper is still woken in time: it
-// sleeps at a full ring, or at an empty one, so the other has the whole ring to do.)
-inline void advance(End* it) {
-    ++it->next;
-    it->mine().count.store(it->next, std::memory_order_release);
-    if (it->next - it->told >= (it->slots + 3) / 4) publish(it);
+// processor: so it is done for a quarter of the ring at once. No sleeper is forgotten: a consumer
+// falls asleep at an empty ring, so the producer passes a quarter before it finds the ring full;
+// likewise the other way round.
+inline void advance(End* end) {
+    ++end->next;
+    end->mine().count.store(end->next, std::memory_order_release);
+    if (end->next - end->told >= (end->slots + 3) / 4) publish(end);
 }
 
 // Waits until there is a slot, or a packet, for at most `ms` milliseconds. False, which may also
 // come early: there is none, and `other` says who is there.
-inline bool wait(End* it, int ms) {
-    if (it->next < it->limit || look(it)) return true;
-    Seat& mine = it->mine();
+inline bool wait(End* end, int ms) {
+    if (end->next < end->limit || look(end)) return true;
+    Seat& mine = end->mine();
     will_sleep(&mine.asleep);  // and must look again: sleep.h
-    const bool no_more = it->side == kConsumer && has_left(it->theirs().visits);
-    if (!look(it) && !no_more) {
+    // That the producer has left is news for a consumer. A producer waits for the next consumer.
+    const bool no_more = end->side == kConsumer && has_left(end->theirs().visits);
+    if (!look(end) && !no_more) {
         mine.slept = mine.slept + 1;
         sleep_on(&mine.asleep, ms);
     }
     mine.asleep.store(0, std::memory_order_relaxed);
-    if (look(it)) return true;
-    it->other = find_side(it->fd, it->theirs().visits, it->other_side());
-    return look(it);  // it may have done something just before it went
+    if (look(end)) return true;
+    end->other = find_side(end->fd, end->theirs().visits, end->other_side());
+    return look(end);  // the other side may have counted once more, and left since
 }
 
 // The slot to fill, the same until commit(). With a full ring it waits for at most `ms`
@@ -118,10 +122,11 @@ inline void commit(End* producer, uint32_t length, uint32_t tag = 0) {
 // milliseconds; nullptr: ask again, or end if gone(consumer->other).
 inline Slot* take(End* consumer, int ms) {
     if (!wait(consumer, ms)) return nullptr;
-    // If we die now, a successor sees one packet begun and not released: it may be handled twice.
-    // The order of this store keeps it behind the last release(); the fence keeps the handling
-    // behind this store. Both bind the compiler. Nothing need bind the processor: a successor comes
-    // after all that it has stored.
+    // If we die from here on, a successor sees one packet begun and not released, which may be
+    // handled twice. So this store must come after the last release(), or two would seem to be in
+    // hand: memory_order_release. And before the handling: the fence. Both hold back the compiler
+    // alone. The processor may store in any order: a successor looks when we are dead, and all is
+    // stored.
     consumer->mine().begun.store(consumer->next + 1, std::memory_order_release);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     return consumer->slot();

@@ -33,8 +33,8 @@ inline void will_sleep(std::atomic<uint32_t>* asleep) {
 }
 
 // Step 3, for `ms` milliseconds at most; may end early. The kernel looks whether `asleep` is still
-// 1 and puts us to sleep, in one step [futex(2)]. Why a deadline: who wakes us may be killed
-// between its two parts of step 3.
+// 1 and puts us to sleep, in one step [futex(2)]. (Without FUTEX_PRIVATE_FLAG: the waker is another
+// process.) Why a deadline: the waker may be killed between the two parts of its step 3.
 inline void sleep_on(std::atomic<uint32_t>* asleep, int ms) {
     // The kernel's timespec of this call: two long, also where time_t has grown to 64 bits.
     const long time[] = {ms / 1000, ms % 1000 * 1000000L};

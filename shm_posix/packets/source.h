@@ -49,7 +49,7 @@ constexpr uint32_t kNumbered = 1;                    // the tag of such a packet
 constexpr uint32_t kShortest = 64, kLongest = 1500;  // bytes
 
 // Makes the packet of that number; there is room for kLongest bytes. Returns its length: 64, 68 ...
-// 1500. Length and bytes look random: each multiplication scatters the bits of the number before.
+// 1500. Length and bytes look random: to multiply by a large odd number scatters the bits.
 inline uint32_t make_numbered(unsigned char* data, uint64_t number) {
     constexpr uint32_t lengths = (kLongest - kShortest) / 4 + 1;
     uint32_t random = static_cast<uint32_t>(number + 1) * 2654435769u;

@@ -9,7 +9,7 @@
 #include "options.h"
 
 constexpr int kSlice = 250;  // milliseconds: so often a wait looks whether all is over
-constexpr int kLong = 3000;  // milliseconds without a packet handled are worth a sentence
+constexpr int kLong = 3000;  // milliseconds: so long without a packet handled, and we say so
 
 inline pid_t child = 0;                    // the consumer, in run's parent; else 0
 inline volatile sig_atomic_t stopped = 0;  // the signal that told us to stop
@@ -22,8 +22,8 @@ inline void stop(int number) {
     if (child) give_up_in(10);
 }
 
-// SIGCHLD: since it is handled, a child's end also ends a poll(2) or a sleep in the ring. One that
-// comes just before those is seen after kSlice.
+// SIGCHLD: since it is handled, a child's end also ends a poll(2) or a sleep in the ring; both have
+// a deadline, and are not restarted. One that comes just before those is seen after kSlice.
 inline void end_poll(int) {}
 
 // Our child has ended (WNOWAIT: wait_for() still finds it).
@@ -37,8 +37,8 @@ inline bool child_ended() {
 // No more input: somebody stopped us, or nobody is there to handle it.
 inline bool over() { return stopped || child_ended(); }
 
-// Is called about every kSlice while we wait for the consumer. Says, once: that there is none;
-// that the one there has handled nothing for kLong.
+// Is called about every kSlice while we wait for the consumer. Says when there is none, and when
+// the one there has handled nothing for kLong; each once, until there is news.
 inline void watch_consumer() {
     static uint64_t handled = UINT64_MAX;  // this and `other`: what we saw last
     static Presence other = kHere;
@@ -63,5 +63,5 @@ inline int wait_for_consumer() {
         poll(nullptr, 0, kSlice);
         watch_consumer();
     }
-    return wait_for(child, 10);
+    return wait_for(child, 10);  // has ended: this takes its status
 }
