@@ -20,7 +20,7 @@
 
 inline constexpr int kStops[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-// Ends this process as that signal does by default. Process 1 of a PID namespace it does not end
+// Ends this process as that signal does by default. As process 1 of a PID namespace we survive that
 // [pid_namespaces(7)]: then the exit status tells, as a shell's would.
 [[noreturn]] inline void end_by(int number) {
     sigset_t one;
@@ -32,6 +32,8 @@ inline constexpr int kStops[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
     _exit(128 + number);
 }
 
+// A signal that ends us. SIGALRM comes from give_up_in(), SIGBUS from an object that was cut under
+// its mapping: these two get a sentence.
 inline void on_signal(int number) {
     const auto say = [](const char* text) { return write(STDERR_FILENO, text, strlen(text)); };
     if (number == SIGALRM || number == SIGBUS) {
@@ -61,7 +63,8 @@ inline void handle_stops(void (*handler)(int), int flags) {
 
 // Standard streams, signals and exit, before anything is made.
 inline void prepare() {
-    // A closed descriptor 0, 1 or 2 would be given to the object, and printing would write into it.
+    // If 0, 1 or 2 is closed, the next open(2) gets that number, and printing would write into the
+    // object. So 0 and 2 become /dev/null; a closed stdout is an error.
     for (int fd = 0; fd <= 2; ++fd)
         if (fcntl(fd, F_GETFD) == -1 && (fd == STDOUT_FILENO || open("/dev/null", O_RDWR) != fd))
             err(1, "write(stdout)");

@@ -72,7 +72,9 @@ inline Life live(const Entry& entry, size_t bytes, const std::vector<Loop>& loop
             life.stage[kReady].ns += life.stage[stage].ns;
             life.stage[kReady].cpu += life.stage[stage].cpu;
         }
-        run_loop(kSet, memory.at, bytes, 1);  // fills the caches
+        // Fills the caches. A large one takes several passes: with one, what is measured first took
+        // up to twice as long as the same a few passes later.
+        run_loop(kSet, memory.at, bytes, 8);
         for (Loop loop : loops) {
             const double n = static_cast<double>(repetitions);
             const Took all =

@@ -56,8 +56,9 @@ Number number_at(const char* address) {
     return number;
 }
 
-// A checksum of bytes and of one number; it places keys in the table, too. Eight bytes at a time.
-// Each step can be undone (the factor is odd), so one changed word always changes the result.
+// A checksum of bytes and of a number that belongs to them; it places keys in the table, too. Eight
+// bytes at a time. Each step can be undone (the factor is odd), so one changed word always changes
+// the result, and more of them nearly always.
 inline uint64_t hash(std::string_view bytes, uint64_t number = 0) {
     uint64_t sum = bytes.size();
     const auto add = [&sum](uint64_t word) {

@@ -79,8 +79,8 @@ inline int load(const char* file, const char* image, const char* directory) {
     const std::string text = read_text(file);
     const config::Entries entries = parse(text, file);
     const std::string bytes = config::make(entries);
-    static std::string name;             // of the image in the making, until it is published
-    name = std::string(image) + ".new";  // beside it: rename(2) stays in one disk
+    static std::string name;             // what atexit() below has to remove; empty: nothing
+    name = std::string(image) + ".new";  // beside it: rename(2) stays in one file system
     const char* next = name.c_str();
     const int parent = open(directory, O_RDONLY | O_DIRECTORY);
     if (parent == -1) err(1, "open(%s)", directory);
@@ -101,7 +101,7 @@ inline int load(const char* file, const char* image, const char* directory) {
         if (more == -1) err(1, "write(%s)", next);
         done += static_cast<size_t>(more);
     }
-    // Or after a power cut the new name could be there without its bytes.
+    // The bytes first: after a power cut the new name must not be there without them.
     if (fsync(fd) == -1) err(1, "fsync(%s)", next);
 
     // Look at the file that rename(2) will replace, and do it last: it may have appeared just now.

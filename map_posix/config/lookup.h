@@ -1,6 +1,7 @@
-// Looks keys up in an image; image.h has its layout. The bytes may be any, if nobody changes them
-// meanwhile: the answer is right or an error, and no step leads outside. Again no file and no
-// mapping, so the tests can try a hundred thousand damaged images in one process.
+// Looks keys up in an image; image.h has its layout. The bytes may be damaged in any way: the
+// answer is right or an error (the checksums are against damage, not forgery). If somebody changes
+// them meanwhile, it may be wrong, but no step leads outside. Again no file and no mapping, so the
+// tests can try a hundred thousand damaged images in one process.
 //
 // check() looks at the header, once. find() then checks what it uses and no more, so that it costs
 // the same in a large image; but before it says that there is no such key, it checks all.
@@ -15,8 +16,7 @@
 namespace config {
 
 // Bytes whose header was found good. The numbers are a copy: whoever may write the file can change
-// it after the check. Then an answer of ours may be wrong, but we do not step outside the image.
-// (If the file is shortened, that is SIGBUS.)
+// it after the check. (If it is shortened, that is SIGBUS.)
 struct Image {
     const char* start = nullptr;
     size_t bytes = 0, count = 0;

@@ -42,7 +42,7 @@ inline void measure(const char* what, size_t count, void (*hold)()) {
     while (readers.size() < count) {
         const pid_t reader = spawn();
         if (reader == 0) {
-            setpgid(0, 0);  // or a Ctrl-Z and fg would continue it, too, before it is measured
+            setpgid(0, 0);  // or Ctrl-Z and fg, meant for us, would continue it
             hold();
             raise(SIGSTOP);
             _exit(0);
@@ -70,7 +70,7 @@ inline void measure(const char* what, size_t count, void (*hold)()) {
     printf("%-15s %9ld %9ld %12ld\n", what, sum.rss, sum.pss, sum.tables);
 }
 
-// What a reader holds while it is measured; it ends with it.
+// What a reader holds until its process ends.
 inline void hold_nothing() {  // what all have in common: the same code has run
     const Image image = map_image();
     look_up_all(image);

@@ -24,7 +24,7 @@
 static std::string directory;
 
 static void flush() {
-    // Now [fflush(3)] or before [ferror(3)].
+    // A write may fail now [fflush(3)], or have failed before [ferror(3)].
     if (fflush(stdout) != 0 || ferror(stdout)) err(1, "write(stdout)");
 }
 
@@ -46,10 +46,10 @@ static int get(const char* key) {
     if (events == -1) err(1, "inotify_init()");
     std::optional<std::string> last;
     while (true) {
-        // We watch the directory, as each load brings another file; and before we look at the
-        // image, or a load in between would be missed. Again in each round, as another directory
-        // may have taken that name; if none has, it is the same watch. MOVED_TO is a load; after
-        // the others the image or its directory may be gone.
+        // We watch the directory, as each load brings another file. Before we look at the image, or
+        // a load in between would be missed. Again after each event, as another directory may have
+        // the name now; if not, it is the same watch. MOVED_TO is a load; after the others the
+        // image or its directory may be gone.
         const uint32_t changes = IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_MOVE_SELF;
         if (inotify_add_watch(events, directory.c_str(), changes) == -1)
             err(1, "inotify_add_watch(%s)", directory.c_str());

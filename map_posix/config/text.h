@@ -50,7 +50,7 @@ inline config::Entries parse(std::string_view text, const char* file) {
         if (key.empty()) errx(1, "%s:%zu: has no key before the '='", file, line);
         const auto [earlier, fresh] = entries.insert({key, trim(whole.substr(equals + 1))});
         if (fresh) continue;
-        // The earlier one's line: as many newlines are before it in `text`, and one more.
+        // The earlier key points into `text`: the newlines before it tell its line.
         const auto before = std::count(text.data(), earlier->first.data(), '\n');
         errx(1, "%s:%zu: the key '%.*s' was there in line %td", file, line,
              static_cast<int>(std::min<size_t>(key.size(), 60)), key.data(), before + 1);

@@ -11,13 +11,12 @@
 constexpr uint32_t kRingMagic = 0x34474e52;                    // "RNG4" on a little-endian machine
 constexpr uint32_t kMostSlots = 1 << 20, kMostSize = 1 << 16;  // slots; bytes of a packet
 
-// What one side tells the other, on a cache line of its own: each writes to one while the other
-// reads. Only the process that has the side stores these, but for `asleep`, which the other one
-// sets back to wake it. An access that names no memory order is sequentially consistent: slower,
-// and never on a packet's way through the ring.
+// What one side tells the other: the producer's seat and the consumer's, each on a cache line of
+// its own, or a store to one would slow the work on the other. Only the process whose seat it is
+// stores there, but for `asleep`, which the other one sets back to wake it.
 struct alignas(64) Seat {
-    std::atomic<uint64_t> count;   // packets that it has committed, or released
-    std::atomic<uint64_t> begun;   // packets that it has taken in hand: the consumer's
+    std::atomic<uint64_t> count;   // packets handed over, or done with
+    std::atomic<uint64_t> begun;   // the consumer's: `count`, or one more while it has one in hand
     std::atomic<uint64_t> slept;   // how often it slept
     std::atomic<uint32_t> visits;  // 0: nobody came yet; odd: one came; even: it left in order
     std::atomic<uint32_t> asleep;  // 1: it sleeps, or is about to

@@ -2,7 +2,7 @@
 //
 // Each end is in a process of its own, which opens the object once and keeps it open (presence.h).
 // Once it has a side it must not fork: the child would not hold the lock, and yet give the side up
-// when it exits.
+// at its exit (leave() in meet.h).
 
 #pragma once
 
@@ -52,9 +52,9 @@ inline const char* ring_join(End* end, int fd, Side side) {
     end->other = kNever;
     end->next = end->limit = end->told = end->mine().count;
     // Impossible: more packets waiting than slots (a negative difference is a huge number); a count
-    // near its overflow; more than one packet begun and not released. The other side may be at
-    // work: its count moves only within the ring. But its `begun` moves between two looks of ours,
-    // so only who joins as the consumer checks that.
+    // near its overflow; more than one packet begun and not released. The other side may be at work
+    // while we look. Its count only moves within these bounds; but its `begun` and its count, read
+    // one after the other, need not fit: so only who joins as the consumer checks that.
     const uint64_t committed = end->ring->seat[kProducer].count;
     const uint64_t released = end->ring->seat[kConsumer].count;
     const uint64_t in_hand = side == kConsumer ? end->mine().begun - released : 0;

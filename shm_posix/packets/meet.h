@@ -44,7 +44,7 @@ inline bool make_by_name(Side side) {
     if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path().c_str(), AT_SYMLINK_FOLLOW) == 0)
         return true;
     if (errno != EEXIST) err(1, "linkat(%s, %s)", self.c_str(), path().c_str());
-    joined = false;
+    joined = false;  // nothing is left to give up: leave() does nothing
     close_object();  // nobody has seen it: it is gone
     return false;
 }
@@ -58,9 +58,10 @@ inline void join_by_name(Side side) {
             continue;  // somebody else has named one before us
         }
         const bool taken = !lock_side(object, F_WRLCK, side);
-        // Taken may be for a moment: who leaves last holds both sides. A tenth of a second tells.
+        // If it is taken, that may be for a moment: who leaves last has both sides, and removes the
+        // ring. After 100 tries of a millisecond, it is taken.
         if (named() && (!taken || tries >= 100)) break;
-        close_object();  // and if it is not named, somebody has removed it before we had our side
+        close_object();
         poll(nullptr, 0, 1);
     }
     join(side);  // the lock is ours already; or this says that somebody else has it

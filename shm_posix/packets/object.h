@@ -31,7 +31,7 @@ inline void* map_object(uint64_t bytes) {
 }
 
 // A new object with a ring in it and without a name: whatever ends us, nothing is left
-// [O_TMPFILE in open(2)]. In /dev/shm, where shm_open(3) makes its objects, which have names.
+// [O_TMPFILE in open(2)]. It is where shm_open(3) makes its objects, so it can get a name (meet.h).
 inline void make_object() {
     const uint64_t bytes = ring_bytes(options.slots, options.size);
     // A 32-bit program has neither the addresses nor the off_t for more.
@@ -49,9 +49,9 @@ inline void make_object() {
 // Ends the program if the ring is not as the command line wants it.
 inline void check_sizes() {
     const bool small = options.generate && ours.size < kLongest;
-    const bool other = (options.slots_given && options.slots != ours.slots) ||
-                       (options.size_given && options.size != ours.size);
-    if (small || other)
+    const bool differs = (options.slots_given && options.slots != ours.slots) ||
+                         (options.size_given && options.size != ours.size);
+    if (small || differs)
         errx(1, "%s: has %u slots of %u bytes, not as you ask%s", name(), ours.slots, ours.size,
              small ? "; --generate needs 1500" : "");
 }
@@ -67,7 +67,7 @@ inline bool open_object() {
         errx(1, "%s: is not a file of yours; look at it: ls -l %s", name(),
              shell_word(path()).c_str());
     const auto bytes = static_cast<uint64_t>(it.st_size);
-    // More than PTRDIFF_MAX a 32-bit program cannot map, and would map less [mmap(2)].
+    // A 32-bit program cannot map more than PTRDIFF_MAX: it would map less [mmap(2)].
     if (bytes == 0 || bytes > PTRDIFF_MAX) refuse("holds no ring");
     if (const char* fault = ring_open(&ours, map_object(bytes), bytes)) refuse(fault);
     check_sizes();

@@ -40,13 +40,13 @@ inline const char* name() { return options.name.c_str(); }
 
 inline std::string path() { return "/dev/shm" + options.name; }
 
-// The command line for the other side.
+// The command line for the other side, to be shown in messages.
 inline std::string command(const std::string& verb) {
     return shell_word(program_invocation_name) + " " + verb + " --name " + shell_word(name());
 }
 
-// That of a consumer. What --pipe brought in, only --pipe brings out: without it, the packets would
-// be handled and gone.
+// That of a consumer. What came in by --pipe needs --pipe to come out: without it, the packets
+// would be handled and gone.
 inline std::string consume_command() {
     return command(options.pipe ? "consume --pipe" : "consume");
 }

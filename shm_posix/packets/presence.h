@@ -18,7 +18,8 @@
 
 enum Side { kProducer, kConsumer };  // also the byte to lock
 
-// The argument of fcntl(2) for the lock of one side, or of two, beginning with `side`.
+// The argument of fcntl(2) for the lock of one side, or of both, beginning with `side`. Both are
+// for the last to leave, who removes the ring (meet.h).
 inline struct flock side_lock(short type, Side side, int sides) {
     struct flock it = {};
     it.l_type = type;
@@ -46,9 +47,9 @@ inline bool gone(Presence other) { return other == kLeft || other == kDied; }
 
 inline bool has_left(uint32_t visits) { return visits > 0 && visits % 2 == 0; }
 
-// Who came, did not leave, and holds no lock is dead. If `visits` has changed while we asked for
-// the lock, it has left meanwhile, or the next one has come: that counts as here, until we ask
-// again.
+// Who came, did not leave, and holds no lock is dead. But who leaves in order counts first, and
+// then gives the lock back: so we read `visits` once more, and if it has changed, we say here,
+// until we ask again.
 inline Presence find_side(int fd, const std::atomic<uint32_t>& visits, Side side) {
     const uint32_t before = visits;
     if (before == 0) return kNever;

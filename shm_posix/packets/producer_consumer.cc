@@ -9,12 +9,12 @@
 // there: no copy in between. The way of a packet is in three files: receive.h (it comes in), ring.h
 // (reserve, commit, take, release), and here (it is handled). All files, each after those it needs:
 //
-//     head.h      what the two sides tell each other    object.h   the object that holds the ring
-//     presence.h  who is there                          meet.h     how the two meet there
-//     sleep.h     how one sleeps, and is woken          waits.h    what stops a process
-//     ring.h      the ring                              source.h   the socket; packets made here
+//     head.h      what the two sides tell each other    options.h  the command line
+//     presence.h  who is there                          object.h   the object that holds the ring
+//     sleep.h     how one sleeps, and is woken          meet.h     how the two meet there
+//     ring.h      the ring                              waits.h    what stops a process
 //     join.h      a ring made, and a side of it taken   receive.h  how packets come in
-//     options.h   the command line
+//     source.h    the socket; packets made here
 //
 // From there, used here: `ours` is this process's end of the ring, `ours.next` the number of the
 // packet in hand. `stopped` is the signal that told us to stop, or 0; `child` the consumer, in
@@ -49,7 +49,7 @@ static bool handle_packets() {
         Slot* slot = take(&ours, kSlice);
         if (!slot && gone(ours.other)) return ours.other == kDied;
         if (!slot) continue;
-        const uint32_t length = slot->length;
+        const uint32_t length = slot->length;  // once: what is checked is what is used
         handle(slot->data(), length, slot->tag);
         release(&ours);
         all_bytes += length;
@@ -97,7 +97,7 @@ static Side start_both() {
     handle_signal(SIGCHLD, end_poll, SA_RESTART);
     child = spawn();  // which inherits descriptor and mapping; each takes its own lock in join()
     if (child > 0) {
-        if (stopped) give_up_in(10);  // the stop came before there was a child: stop() did not
+        if (stopped) give_up_in(10);  // a stop before this found no child, and set no alarm
         return kProducer;
     }
     handle_stops(SIG_IGN, 0);  // the parent ends the input, and the child handles what is left

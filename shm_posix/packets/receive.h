@@ -92,9 +92,9 @@ inline void receive_packets(int udp) {
         if (!slot) break;
         if (!receive_packet(udp, slot) && !wait_for_input(udp)) break;
     }
-    // No new ones, but what waits in the kernel's buffer still has its turn. All is over now, so
-    // wait_for_slot() waits for one kSlice only; if it has found no slot, we ask no more, and read
-    // the rest to drop it.
+    // No new ones, but what waits in the kernel's buffer still has its turn. All is over() now: if
+    // the ring is full, wait_for_slot() ends after one kSlice with none. Then we ask no more, and
+    // read the rest to drop it.
     end_udp(udp);
     Slot* slot = wait_for_slot();
     while (receive_packet(udp, slot))

@@ -6,11 +6,11 @@
 //
 // Packets have numbers, from 0 on; packet n lies in slot n % slots. The producer counts what it has
 // committed, the consumer what it has released; what is between the two counts waits. Only its side
-// stores a count, by one store after the work is done: so there is no lock, nothing is ever half
-// done, and whoever takes a dead one's place goes on at its count.
+// stores a count, by one store after the work is done: so there is no lock, the ring is whole at
+// every instant, and whoever takes a dead one's place goes on at its count.
 //
-// A side that sleeps is woken once for each quarter of the ring; publish() wakes it for less. So
-// without publish() a packet may wait, committed, beside a consumer that sleeps, until more follow.
+// A side that sleeps is woken for a quarter of the ring at once. So the producer has to publish()
+// when the input pauses, or up to a quarter waits beside a consumer that sleeps, until more follow.
 //
 // Read before: head.h, with what the two sides tell each other in shared memory (each has a seat
 // there, with its count); presence.h; sleep.h. How a process gets its end of a ring, and what it
@@ -63,25 +63,27 @@ struct End {
     }
 };
 
-// Looks how far the other side is; true: there is a slot, or a packet. This load is an acquire, the
-// store in advance() a release: so the consumer, when it sees the count, finds the packet whole,
-// and the producer a slot that nobody reads any more.
+// Looks how far the other side is; true: there is a slot, or a packet. An acquire, at least, and
+// the store in advance() is a release: so the consumer, when it sees the count, finds the packet
+// whole, and the producer a slot that nobody reads any more.
 inline bool look(End* end) {
-    const uint64_t count = end->theirs().count.load(std::memory_order_acquire);
+    const uint64_t count = end->theirs().count;
     end->limit = count + (end->side == kProducer ? end->slots : 0);
     return end->next < end->limit;
 }
 
-// Wakes the other side if it sleeps; it sees our count then (sleep.h).
+// Wakes the other side if it sleeps. For that it stores our count once more, in the order that
+// sleep.h needs: to do that for each packet would take longer.
 inline void publish(End* end) {
     end->told = end->next;
+    end->mine().count = end->next;
     wake(&end->theirs().asleep);
 }
 
 // Counts one packet more. To wake costs a system call, and a switch of processes if both share a
-// processor: so it is done for a quarter of the ring at once. No sleeper is forgotten: a consumer
-// falls asleep at an empty ring, so the producer passes a quarter before it finds the ring full;
-// likewise the other way round.
+// processor: so it is done for a quarter of the ring at once. The two never sleep both: a consumer
+// sleeps at an empty ring; from there the producer has all slots to fill before it sleeps itself,
+// and has woken the consumer after a quarter of them. Likewise the other way round.
 inline void advance(End* end) {
     ++end->next;
     end->mine().count.store(end->next, std::memory_order_release);
@@ -89,21 +91,22 @@ inline void advance(End* end) {
 }
 
 // Waits until there is a slot, or a packet, for at most `ms` milliseconds. False, which may also
-// come early: there is none, and `other` says who is there.
+// come early: there is none, and `other` says who is there. Who leaves wakes us; a death is found
+// at the deadline.
 inline bool wait(End* end, int ms) {
     if (end->next < end->limit || look(end)) return true;
     Seat& mine = end->mine();
-    will_sleep(&mine.asleep);  // and must look again: sleep.h
+    mine.asleep = 1;  // and look again: sleep.h
     // That the producer has left is news for a consumer. A producer waits for the next consumer.
     const bool no_more = end->side == kConsumer && has_left(end->theirs().visits);
     if (!look(end) && !no_more) {
         mine.slept = mine.slept + 1;
         sleep_on(&mine.asleep, ms);
     }
-    mine.asleep.store(0, std::memory_order_relaxed);
+    mine.asleep = 0;
     if (look(end)) return true;
     end->other = find_side(end->fd, end->theirs().visits, end->other_side());
-    return look(end);  // the other side may have counted once more, and left since
+    return look(end);  // between our last look and find_side() it may have counted, and gone
 }
 
 // The slot to fill, the same until commit(). With a full ring it waits for at most `ms`
@@ -122,11 +125,10 @@ inline void commit(End* producer, uint32_t length, uint32_t tag = 0) {
 // milliseconds; nullptr: ask again, or end if gone(consumer->other).
 inline Slot* take(End* consumer, int ms) {
     if (!wait(consumer, ms)) return nullptr;
-    // If we die from here on, a successor sees one packet begun and not released, which may be
-    // handled twice. So this store must come after the last release(), or two would seem to be in
-    // hand: memory_order_release. And before the handling: the fence. Both hold back the compiler
-    // alone. The processor may store in any order: a successor looks when we are dead, and all is
-    // stored.
+    // If we die from here on, a successor sees one packet begun and not released, and says that it
+    // may be seen twice. It looks when we are dead, and all that our processor stored is there: so
+    // only the compiler's order matters. It must not move this store before the last release(), or
+    // two would seem to be in hand: memory_order_release. Nor behind the handling: the fence.
     consumer->mine().begun.store(consumer->next + 1, std::memory_order_release);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     return consumer->slot();

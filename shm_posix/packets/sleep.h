@@ -3,15 +3,15 @@
 //
 // Who finds nothing to do looks once more after it has said that it will sleep:
 //
-//     who sleeps                                  who wakes
-//     1. will_sleep(): stores 1 in its `asleep`   1. stores the news: its count, or that it leaves
-//     2. looks for news                           2. wake(): looks at the other's `asleep`
-//     3. none: sleep_on(), until it is 0          3. it is 1: stores 0, and tells the kernel
+//     who sleeps                           who wakes
+//     1. stores 1 in its `asleep`          1. stores the news: its count, or that it leaves
+//     2. looks for news                    2. wake(): looks at the other's `asleep`
+//     3. none: sleep_on(), until it is 0   3. it is 1: stores 0, and tells the kernel
 //
 // Each stores first and looks then. So one of the two sees what the other has stored, and no
-// wake-up is lost. But a processor may look before the others see what it has stored: a fence
-// between 1 and 2 forbids that, on both sides. `asleep` itself is relaxed: the two fences order
-// steps 1 and 2, and in step 3 the kernel compares it itself [futex(2)].
+// wake-up is lost. All four must be sequentially consistent, as std::atomic's are where no order is
+// named: with a weaker one, a processor may look before the other sees what it has stored, and then
+// both would see the old. `asleep` brings no data: who wakes up looks for the news again.
 
 #pragma once
 
@@ -26,15 +26,10 @@
 
 static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "can be a futex");
 
-// Step 1 of who sleeps. Who is awake again stores 0.
-inline void will_sleep(std::atomic<uint32_t>* asleep) {
-    asleep->store(1, std::memory_order_relaxed);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-}
-
-// Step 3, for `ms` milliseconds at most; may end early. The kernel looks whether `asleep` is still
-// 1 and puts us to sleep, in one step [futex(2)]. (Without FUTEX_PRIVATE_FLAG: the waker is another
-// process.) Why a deadline: the waker may be killed between the two parts of its step 3.
+// Step 3 of who sleeps, for `ms` milliseconds at most; may end early. The kernel looks whether
+// `asleep` is still 1 and puts us to sleep, in one step [futex(2)]. (Without FUTEX_PRIVATE_FLAG:
+// the waker is another process.) Why a deadline: the waker may be killed after it stored 0 and
+// before it tells the kernel. Afterwards, who slept stores 0 itself.
 inline void sleep_on(std::atomic<uint32_t>* asleep, int ms) {
     // The kernel's timespec of this call: two long, also where time_t has grown to 64 bits.
     const long time[] = {ms / 1000, ms % 1000 * 1000000L};
@@ -44,9 +39,8 @@ inline void sleep_on(std::atomic<uint32_t>* asleep, int ms) {
 
 // Steps 2 and 3 of who wakes.
 inline void wake(std::atomic<uint32_t>* asleep) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    if (asleep->load(std::memory_order_relaxed) == 0) return;
-    asleep->store(0, std::memory_order_relaxed);
+    if (*asleep == 0) return;
+    *asleep = 0;
     if (syscall(SYS_futex, reinterpret_cast<uint32_t*>(asleep), FUTEX_WAKE, 1) == -1)
         err(1, "futex(FUTEX_WAKE)");
 }

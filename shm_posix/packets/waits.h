@@ -8,7 +8,7 @@
 #include "object.h"
 #include "options.h"
 
-constexpr int kSlice = 250;  // milliseconds: so often a wait looks whether all is over
+constexpr int kSlice = 250;  // milliseconds: no wait is longer, then it asks whether all is over()
 constexpr int kLong = 3000;  // milliseconds: so long without a packet handled, and we say so
 
 inline pid_t child = 0;                    // the consumer, in run's parent; else 0
@@ -22,8 +22,9 @@ inline void stop(int number) {
     if (child) give_up_in(10);
 }
 
-// SIGCHLD: since it is handled, a child's end also ends a poll(2) or a sleep in the ring; both have
-// a deadline, and are not restarted. One that comes just before those is seen after kSlice.
+// SIGCHLD: does nothing. But since it is handled, a child's end ends a poll(2) or a sleep in the
+// ring, which are not restarted, as both have a deadline. One that comes just before is seen after
+// kSlice.
 inline void end_poll(int) {}
 
 // Our child has ended (WNOWAIT: wait_for() still finds it).
