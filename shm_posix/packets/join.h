@@ -53,8 +53,8 @@ inline const char* ring_join(End* end, int fd, Side side) {
     end->next = end->limit = end->told = end->mine().count;
     // Impossible: more packets waiting than slots (a negative difference is a huge number); a count
     // near its overflow; more than one packet begun and not released. The other side may be at work
-    // while we look. Its count only moves within these bounds; but its `begun` and its count, read
-    // one after the other, need not fit: so only who joins as the consumer checks that.
+    // while we look. Its count stays within these bounds. But a consumer's `begun` and count may
+    // change between our two reads: so only who joins as the consumer makes that third check.
     const uint64_t committed = end->ring->seat[kProducer].count;
     const uint64_t released = end->ring->seat[kConsumer].count;
     const uint64_t in_hand = side == kConsumer ? end->mine().begun - released : 0;
@@ -67,7 +67,8 @@ inline const char* ring_join(End* end, int fd, Side side) {
     return nullptr;
 }
 
-// Gives the side up.
+// Gives the side up: counts the visit, wakes the other side to see it, and unlocks last. In between
+// we seem to have left, not to be dead (presence.h).
 inline void ring_leave(End* end) {
     end->mine().visits = end->mine().visits + 1;
     wake(&end->theirs().asleep);

@@ -44,8 +44,8 @@ inline bool make_by_name(Side side) {
     if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path().c_str(), AT_SYMLINK_FOLLOW) == 0)
         return true;
     if (errno != EEXIST) err(1, "linkat(%s, %s)", self.c_str(), path().c_str());
-    joined = false;  // nothing is left to give up: leave() does nothing
-    close_object();  // nobody has seen it: it is gone
+    joined = false;  // leave() does nothing then
+    close_object();  // nobody has seen this ring: it is gone
     return false;
 }
 
@@ -58,14 +58,15 @@ inline void join_by_name(Side side) {
             continue;  // somebody else has named one before us
         }
         const bool taken = !lock_side(object, F_WRLCK, side);
-        // If it is taken, that may be for a moment: who leaves last has both sides, and removes the
-        // ring. After 100 tries of a millisecond, it is taken.
+        // Not named: who left last has removed the ring before we had our side. Taken: perhaps for
+        // a moment, by one who leaves last and has both sides; after 100 tries, a millisecond
+        // apart, it has an owner.
         if (named() && (!taken || tries >= 100)) break;
         close_object();
         poll(nullptr, 0, 1);
     }
-    join(side);  // the lock is ours already; or this says that somebody else has it
-    // More begun than released: a consumer died in between.
+    join(side);  // locks once more, as we may [fcntl(2)]; or says that somebody else has our side
+    // More begun than released: a consumer ended, killed or by an error, with that one in hand.
     const bool doubt = side == kConsumer && ours.mine().begun != ours.next;
     if (ours.next > 0 || doubt)
         warnx("%s: goes on with packet %ju%s", name(), uintmax_t{ours.next},

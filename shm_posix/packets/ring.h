@@ -9,8 +9,9 @@
 // stores a count, by one store after the work is done: so there is no lock, the ring is whole at
 // every instant, and whoever takes a dead one's place goes on at its count.
 //
-// A side that sleeps is woken for a quarter of the ring at once. So the producer has to publish()
-// when the input pauses, or up to a quarter waits beside a consumer that sleeps, until more follow.
+// A side wakes the other not for each packet, but after a quarter of the ring. So the producer has
+// to publish() when the input pauses, or fewer than that wait beside a consumer that sleeps. The
+// consumer need not: before it sleeps it has emptied the ring, and so has woken the producer.
 //
 // Read before: head.h, with what the two sides tell each other in shared memory (each has a seat
 // there, with its count); presence.h; sleep.h. How a process gets its end of a ring, and what it
@@ -63,17 +64,18 @@ struct End {
     }
 };
 
-// Looks how far the other side is; true: there is a slot, or a packet. An acquire, at least, and
-// the store in advance() is a release: so the consumer, when it sees the count, finds the packet
-// whole, and the producer a slot that nobody reads any more.
+// Looks how far the other side is; true: there is a slot, or a packet. The load is sequentially
+// consistent, for wait(), and so an acquire, too. It meets the release in advance(), below: the
+// consumer, when it sees the count, finds the packet whole, and the producer a slot that nobody
+// reads any more.
 inline bool look(End* end) {
     const uint64_t count = end->theirs().count;
     end->limit = count + (end->side == kProducer ? end->slots : 0);
     return end->next < end->limit;
 }
 
-// Wakes the other side if it sleeps. For that it stores our count once more, in the order that
-// sleep.h needs: to do that for each packet would take longer.
+// Wakes the other side if it sleeps. advance() has stored our count as a release: that is cheap,
+// but too weak for sleep.h. So this stores it once more, sequentially consistent.
 inline void publish(End* end) {
     end->told = end->next;
     end->mine().count = end->next;
@@ -81,9 +83,9 @@ inline void publish(End* end) {
 }
 
 // Counts one packet more. To wake costs a system call, and a switch of processes if both share a
-// processor: so it is done for a quarter of the ring at once. The two never sleep both: a consumer
-// sleeps at an empty ring; from there the producer has all slots to fill before it sleeps itself,
-// and has woken the consumer after a quarter of them. Likewise the other way round.
+// processor: so it is done once for a quarter of the ring. The two never sleep both. The consumer
+// sleeps only at an empty ring: from there the producer has all slots to fill before it sleeps, and
+// on the way `next` comes a quarter beyond `told`. Likewise the producer, at a full ring.
 inline void advance(End* end) {
     ++end->next;
     end->mine().count.store(end->next, std::memory_order_release);
@@ -126,9 +128,10 @@ inline void commit(End* producer, uint32_t length, uint32_t tag = 0) {
 inline Slot* take(End* consumer, int ms) {
     if (!wait(consumer, ms)) return nullptr;
     // If we die from here on, a successor sees one packet begun and not released, and says that it
-    // may be seen twice. It looks when we are dead, and all that our processor stored is there: so
-    // only the compiler's order matters. It must not move this store before the last release(), or
-    // two would seem to be in hand: memory_order_release. Nor behind the handling: the fence.
+    // may be seen twice. It looks after our end, when all that our processor stored is there: so
+    // only the compiler could bring a wrong order. Against that, memory_order_release keeps this
+    // store behind that of the last count, or two packets would seem to be in hand; and the fence
+    // keeps it before the handling.
     consumer->mine().begun.store(consumer->next + 1, std::memory_order_release);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     return consumer->slot();

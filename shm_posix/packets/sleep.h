@@ -1,5 +1,6 @@
 // How a process sleeps until another has news for it, and how that one wakes it. Each has a word in
-// shared memory, `asleep`: 1 while it sleeps, or is about to.
+// shared memory, `asleep`: 1 while it sleeps, or is about to. It is a futex: the kernel lets one
+// process sleep on it, and another wake that one [futex(7)].
 //
 // Who finds nothing to do looks once more after it has said that it will sleep:
 //
@@ -9,9 +10,10 @@
 //     3. none: sleep_on(), until it is 0   3. it is 1: stores 0, and tells the kernel
 //
 // Each stores first and looks then. So one of the two sees what the other has stored, and no
-// wake-up is lost. All four must be sequentially consistent, as std::atomic's are where no order is
-// named: with a weaker one, a processor may look before the other sees what it has stored, and then
-// both would see the old. `asleep` brings no data: who wakes up looks for the news again.
+// wake-up is lost. Steps 1 and 2 of both must be sequentially consistent, as std::atomic is where
+// no order is named: with a weaker one, a processor may look before the other sees what it has
+// stored, and then both would see the old. `asleep` brings no data: who wakes up looks for the news
+// again.
 
 #pragma once
 
@@ -28,8 +30,8 @@ static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "can be a futex
 
 // Step 3 of who sleeps, for `ms` milliseconds at most; may end early. The kernel looks whether
 // `asleep` is still 1 and puts us to sleep, in one step [futex(2)]. (Without FUTEX_PRIVATE_FLAG:
-// the waker is another process.) Why a deadline: the waker may be killed after it stored 0 and
-// before it tells the kernel. Afterwards, who slept stores 0 itself.
+// the waker is another process.) There is a deadline since the waker may be killed between its
+// store of 0 and its call of the kernel. When this returns, whatever for, the caller stores 0.
 inline void sleep_on(std::atomic<uint32_t>* asleep, int ms) {
     // The kernel's timespec of this call: two long, also where time_t has grown to 64 bits.
     const long time[] = {ms / 1000, ms % 1000 * 1000000L};
