@@ -246,6 +246,12 @@ const std::vector<Variant> kClosedWrong = {
      "        if (buffer->closed && full == 0)",
      "end", "let the child go when the parent had changed"},
 };
+// Of the odd ways, the condition variable.
+const Variant kNoLockWrong = {
+    "closed without the lock", "    change(&buffer->closed);\n",
+    "    __atomic_store_n(&buffer->closed, 1, __ATOMIC_SEQ_CST);\n"
+    "    pthread_cond_broadcast(&buffer->changed);\n",
+    "end", "between its look and its sleep"};
 std::string buffer_odd(int way) {
     return changed(contents(root() + "/tests/programs/labs/buffer_odd.cc"), "#define WAY 0",
                    "#define WAY " + std::to_string(way));
@@ -264,6 +270,7 @@ TEST_CASE("lab 4: every mistake and every odd way", "[.][all-labs]") {
     scores(4, "4-bounded-buffer", 11);
     for (const Variant& it : kBufferWrong) loses(4, buffer_ours(), it);
     for (const Variant& it : kClosedWrong) loses(4, buffer_closed(), it);
+    loses(4, buffer_odd(0), kNoLockWrong);
     loses_nothing(4, buffer_closed());
     for (int way = 0; way < 3; ++way) loses_nothing(4, buffer_odd(way));
     loses_nothing(4, buffer_ours(), "g++ -static");

@@ -20,6 +20,9 @@ class Updates {
 
   protected:
     static constexpr long kEndless = 1000000000;  // we end it before
+    static constexpr char kBothLoad[] =
+        "on two processors both can load the same number at the same time: one of the two "
+        "additions is lost";
     static Run::Options options(long times) {
         Run::Options with;
         with.arguments = {std::to_string(times)};
@@ -243,9 +246,7 @@ class Updates {
             stage_.lose("exact", {"held " + it + " just before the instruction that adds",
                                   "the other counted on, so no lock is held; and the instruction "
                                   "is not an atomic one",
-                                  "on two processors both can load the same number at the same "
-                                  "time: one of the two additions is lost",
-                                  "PROGRAM 100000000"});
+                                  kBothLoad, "PROGRAM 100000000"});
         else
             return true;
         stage_.earn("both");  // as it has shown
@@ -330,8 +331,7 @@ class Updates {
                         {"held the parent just behind its first addition, and let the child begin",
                          "the child counted on, so no lock is held, or each makes its own; and "
                          "the instruction is not an atomic one",
-                         "on two processors both can load the same number at the same time: one "
-                         "of the two additions is lost. A lock is made once, before the fork",
+                         std::string(kBothLoad) + ". A lock is made once, before the fork",
                          "PROGRAM 100000000"});
             }
             run.tracer.kill_all();
