@@ -285,6 +285,13 @@ class Updates {
                              [&] { return count(run) > before + 1; });
                     if (count(run) > before) counts[who->number] = true;
                     if (is_never_woken(run, who)) return;
+                    // Else what the other has loaded would look like many additions at once.
+                    const long now = count(run);
+                    if (now < before && !run.parent()->ended) {
+                        right_change(who, before, now, false, true);
+                        stage_.earn("sleeps");
+                        return;
+                    }
                 }
             for (const Tracee* who : {run.parent(), run.child()})
                 if (!counts[who->number] && run.why.empty())
