@@ -117,6 +117,7 @@ class BoundedBuffer {
         take_turns();
         end_while_full();
         hold_at_the_end();
+        end_before_it_sleeps();
         if (stage_.met("result")) take_odd_lines();
         wait_and_fill(3);
         wait_and_fill(1);
@@ -196,7 +197,10 @@ class BoundedBuffer {
     }
 
     // The input has ended: does the program?
-    void end(BufferRun& it, const std::string& did) {
+    void end(BufferRun& it, const std::string& did,
+             const std::string& otherwise =
+                 "the end must be told like a line: after all lines, and so that who sleeps is "
+                 "woken; a sign beside the slots does not say that they are empty") {
         it.in_turns();
         it.run.finish();
         // Lines that are lost before the end, too, cost other points.
@@ -214,10 +218,7 @@ class BoundedBuffer {
                                       (lost == 1 ? " line" : " lines") + " had not come out"
                      : out != it.wanted() ? missing(it)
                                           : it.run.seen(),
-                     means("the end must be told like a line: after all lines, and so that who "
-                           "sleeps is woken; a sign beside the slots does not say that they are "
-                           "empty"),
-                     use()});
+                     means(otherwise), use()});
     }
 
     // What a loss means, unless they could not wake each other: then it is that.
@@ -437,6 +438,56 @@ class BoundedBuffer {
             "when the parent had changed the object " +
                 std::to_string(seen) + (seen == 1 ? " time since" : " times since"));
         return seen == changes;
+    }
+
+    // Where the instructions of the program itself are, without those of its libraries.
+    std::pair<uint64_t, uint64_t> own_instructions(const Tracee* who) const {
+        std::pair<uint64_t, uint64_t> own;
+        std::ifstream maps("/proc/" + std::to_string(who->pid) + "/maps");
+        for (std::string line; std::getline(maps, line);)
+            if (line.find(" r-xp ") != std::string::npos &&
+                line.find(stage_.program) != std::string::npos)
+                sscanf(line.c_str(), "%" SCNx64 "-%" SCNx64, &own.first, &own.second);
+        return own;
+    }
+
+    // The child has found no line and goes to sleep. It stands at the last instruction of its own
+    // before that, so it looks at nothing any more; only now comes the end.
+    void end_before_it_sleeps() {
+        if (!stage_.met("end")) return;
+        {
+            BufferRun it(stage_, 3);
+            Run& run = it.run;
+            if (!fork_child(run)) return;
+            it.put(1);
+            it.in_turns();
+            Tracee *parent = run.parent(), *child = run.child();
+            const auto [begin, behind] = own_instructions(child);
+            const auto put_one = [&] {
+                it.put(1);
+                go_until(run, parent, 60000, [] { return false; });
+            };
+            put_one();
+            uint64_t last = 0;
+            for (int steps = 0; steps < 20000; ++steps) {
+                const uint64_t at = next_instruction(child);
+                if (begin <= at && at < behind) last = at;
+                if (step(run, child) != Went::there) break;
+            }
+            put_one();
+            for (int steps = 0; steps < 20000; ++steps) {
+                if (next_instruction(child) == last && run.out() == it.wanted()) break;
+                if (step(run, child) != Went::there) break;
+            }
+            it.end_input();
+            go_until(run, parent, 60000, [] { return false; });
+            end(it, "held the child when it had found no line and went to sleep, and ended the "
+                    "input",
+                "between its look and its sleep the child does not see a change, and is not woken: "
+                "change what it looks at with the lock that it holds meanwhile "
+                "(pthread_cond_wait(3)), or count (sem_post(3))");
+        }
+        stage_.clear();
     }
 
     void report_a_failed_child() {
