@@ -103,7 +103,8 @@ class Updates {
 
     // Builds, counts, shares; finds where the count lies.
     bool count_one_after_the_other() {
-        const long times = some(100, 200);
+        // Not many: who takes turns and spins uses the processor at each until we can hold it.
+        const long times = some(40, 80);
         std::set<Place> half, whole;
         address_ = 0;
         {
@@ -165,7 +166,7 @@ class Updates {
 
     void print_what_the_object_holds() {
         // Even: who takes turns may go by whether the count is.
-        const long times = some(100, 200), more = 2 * some(10000, 40000);
+        const long times = some(40, 80), more = 2 * some(10000, 40000);
         {
             Run run(stage_, options(times));
             bool changed = false;
