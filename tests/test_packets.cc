@@ -558,6 +558,9 @@ TEST_CASE("what bears the ring's name is checked before it is used", "[packets]"
     bad.push_back(with(published + 4, 0xffffffff));
     memcpy(&bad.back()[handled + 4], "\xff\xff\xff\xff", 4);  // all but over
     memcpy(&bad.back()[begun + 4], "\xff\xff\xff\xff", 4);
+    bad.push_back(with(published, 0));  // two more released than committed, and nearly over
+    for (size_t at : {handled, begun})
+        memcpy(&bad.back()[at], "\xfe\xff\xff\xff\xff\xff\xff\xff", 8);
     for (size_t i = 0; i < bad.size(); ++i) {
         put(ring.path, bad[i]);
         const Result result = run({kProgram, "consume", "--name", ring.name});

@@ -1,8 +1,7 @@
 // A ring made or found in memory, and a side of it taken and given up.
 //
 // Each end is in a process of its own, which opens the object once and keeps it open (presence.h).
-// Once it has a side it must not fork: the child would not hold the lock, and yet give the side up
-// at its exit (leave() in meet.h).
+// Once it has a side it must not fork: a child does not inherit the lock.
 
 #pragma once
 
@@ -19,7 +18,7 @@ inline uint64_t ring_bytes(uint32_t slots, uint32_t size) {
 }
 
 // Makes a ring in ring_bytes(slots, size) bytes, aligned to 64, as memory from mmap(2) is. Returns
-// an end of it, which has no side yet.
+// an end of it, which has no side yet. Nobody else may open it before.
 inline End ring_create(void* memory, uint32_t slots, uint32_t size) {
     End it;
     it.ring = new (memory) Ring();
@@ -51,14 +50,14 @@ inline const char* ring_join(End* end, int fd, Side side) {
     end->side = side;
     end->other = kNever;
     end->next = end->limit = end->told = end->mine().count;
-    // Impossible: more packets waiting than slots (a negative difference is a huge number); a count
-    // near its overflow; more than one packet begun and not released. The other side may be at work
-    // while we look. Its count stays within these bounds. But a consumer's `begun` and count may
-    // change between our two reads: so only who joins as the consumer makes that third check.
+    // The other side may be at work while we look, within these bounds. A consumer that is may
+    // change `begun` and its count between our two reads: so only who joins as the consumer looks
+    // whether more than one packet is begun and not released.
     const uint64_t committed = end->ring->seat[kProducer].count;
     const uint64_t released = end->ring->seat[kConsumer].count;
     const uint64_t in_hand = side == kConsumer ? end->mine().begun - released : 0;
-    if (committed - released > end->slots || committed > UINT64_MAX / 2 || in_hand > 1) {
+    if (released > committed || committed - released > end->slots || committed > UINT64_MAX / 2 ||
+        in_hand > 1) {
         lock_side(fd, F_UNLCK, side);
         return "holds a ring of impossible counts";
     }
@@ -67,15 +66,15 @@ inline const char* ring_join(End* end, int fd, Side side) {
     return nullptr;
 }
 
-// Gives the side up: counts the visit, wakes the other side to see it, and unlocks last. In between
-// we seem to have left, not to be dead (presence.h).
+// Gives the side up: makes `visits` even, wakes the other side to see it, and unlocks last. In
+// between we seem to have left, not to be dead (presence.h).
 inline void ring_leave(End* end) {
     end->mine().visits = end->mine().visits + 1;
-    wake(&end->theirs().asleep);
+    wake(&end->theirs());
     lock_side(end->fd, F_UNLCK, end->side);
 }
 
-// How many packets wait.
+// How many packets are committed and not released, while neither side is at work.
 inline uint64_t ring_waiting(const Ring* ring) {
     return ring->seat[kProducer].count - ring->seat[kConsumer].count;
 }

@@ -5,7 +5,7 @@
 #include <getopt.h>
 
 #include "../../common/process.h"
-#include "head.h"
+#include "layout.h"
 #include "source.h"
 
 struct Options {

@@ -1,11 +1,12 @@
 // Is the process on the other side of the ring there, has it left, or is it dead?
 //
 // Each process locks its side for as long as it lives. For that it sets a record lock on one byte
-// of the object that holds the ring: the producer on byte 0, the consumer on byte 1. The lock is
-// all that counts there; it keeps nobody from reading or writing the byte. The kernel drops it with
-// the process, however that ends. It also drops it when the process closes any descriptor of the
-// object: so each opens the object once, and keeps it open [fcntl(2)]. And a lock is seen from
-// every PID namespace, where a process's number would mean nothing.
+// of the object that holds the ring: the producer on byte 0, the consumer on byte 1. The lock keeps
+// nobody from reading or writing the byte: it says only who is there. The kernel drops the lock
+// with the process, however that ends; and also when the process closes any descriptor of the
+// object: so each opens the object once, and keeps it open. A process does not see its own locks:
+// so the two sides must be two processes [fcntl(2)]. (Process IDs would not do: each container has
+// its own.)
 
 #pragma once
 
@@ -18,12 +19,11 @@
 
 enum Side { kProducer, kConsumer };  // also the byte to lock
 
-// The argument of fcntl(2) for the lock of one side, or of both, beginning with `side`. Both are
-// for the last to leave, who removes the ring (meet.h).
+// The argument of fcntl(2) for the lock of one side, or of both, beginning with `side`.
 inline struct flock side_lock(short type, Side side, int sides) {
     struct flock it = {};
     it.l_type = type;
-    it.l_start = side;
+    it.l_start = side;  // from the beginning: l_whence is 0, SEEK_SET
     it.l_len = sides;
     return it;
 }
@@ -37,9 +37,9 @@ inline bool lock_side(int fd, short type, Side side, int sides = 1) {
     return false;
 }
 
-// A lock that is free does not tell who has left from who is dead. For that, a side counts its
-// visits in shared memory: one more when a process comes, one more when it leaves in order. So the
-// count is 0 if nobody came yet, odd after one came, and even after it left.
+// A lock that is free does not tell who has left from who is dead. For that, each side has a number
+// in shared memory, `visits`: 0 if nobody came yet. Who comes makes it odd, who leaves in order
+// makes it even, each by adding to it: whatever changes, shows.
 
 enum Presence { kNever, kHere, kLeft, kDied };
 
@@ -47,9 +47,9 @@ inline bool gone(Presence other) { return other == kLeft || other == kDied; }
 
 inline bool has_left(uint32_t visits) { return visits > 0 && visits % 2 == 0; }
 
-// Who came, did not leave, and holds no lock is dead. But who leaves in order counts first, and
-// then gives the lock back: so we read `visits` once more, and if it has changed, we say here,
-// until we ask again.
+// A side that came, did not leave, and holds no lock is dead. But it may leave in order between our
+// look at `visits` and that at the lock: it changes `visits`, and then gives the lock back. So we
+// look at `visits` once more. If it has changed, we answer kHere, and the next call will tell.
 inline Presence find_side(int fd, const std::atomic<uint32_t>& visits, Side side) {
     const uint32_t before = visits;
     if (before == 0) return kNever;

@@ -9,12 +9,12 @@
 // there: no copy in between. The way of a packet is in three files: receive.h (it comes in), ring.h
 // (reserve, commit, take, release), and here (it is handled). All files, each after those it needs:
 //
-//     head.h      what the two sides tell each other    options.h  the command line
-//     presence.h  who is there                          object.h   the object that holds the ring
-//     sleep.h     how one sleeps, and is woken          meet.h     how the two meet there
+//     presence.h  who is there                          source.h   the socket; packets made here
+//     layout.h    how a ring lies in shared memory      options.h  the command line
+//     sleep.h     how one sleeps, and is woken          object.h   the object that holds the ring
+//     turn.h      is there a slot, or a packet?         meet.h     how the two meet there
 //     ring.h      the ring                              waits.h    what stops a process
 //     join.h      a ring made, and a side of it taken   receive.h  how packets come in
-//     source.h    the socket; packets made here
 //
 // From there, used here: `ours` is this process's end of the ring, `ours.next` the number of the
 // packet in hand. `stopped` is the signal that told us to stop, or 0; `child` the consumer, in

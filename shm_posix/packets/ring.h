@@ -1,21 +1,16 @@
-// A ring of packet slots in shared memory, for one producer and one consumer. Either may be killed
-// at any instruction.
+// A ring of packet slots in shared memory at work, for one producer and one consumer. Either may be
+// killed at any instruction.
 //
 //     producer:  reserve() a slot, fill it, commit() it; publish() when the input pauses
 //     consumer:  take() a packet, handle it where it lies, release() it
 //
-// Packets have numbers, from 0 on; packet n lies in slot n % slots. The producer counts what it has
-// committed, the consumer what it has released; what is between the two counts waits. Only its side
-// stores a count, by one store after the work is done: so there is no lock, the ring is whole at
-// every instant, and whoever takes a dead one's place goes on at its count.
+// The producer counts the packets that it has committed, the consumer those that it has released;
+// what is between the two counts waits. Only its side stores a count, by one store after the work
+// is done: so there is no lock, the ring is whole at every instant, and whoever takes a dead one's
+// place goes on at its count.
 //
-// A side wakes the other not for each packet, but after a quarter of the ring. So the producer has
-// to publish() when the input pauses, or fewer than that wait beside a consumer that sleeps. The
-// consumer need not: before it sleeps it has emptied the ring, and so has woken the producer.
-//
-// Read before: head.h, with what the two sides tell each other in shared memory (each has a seat
-// there, with its count); presence.h; sleep.h. How a process gets its end of a ring, and what it
-// must keep to, is in join.h.
+// Read before: layout.h, with the picture of the ring and its two ends; turn.h. How a process gets
+// its end of a ring, and what it must keep to, is in join.h.
 
 #pragma once
 
@@ -23,92 +18,31 @@
 
 #include <atomic>
 
-#include "head.h"
-#include "presence.h"
+#include "layout.h"
 #include "sleep.h"
+#include "turn.h"
 
-// A packet's place; its bytes follow. `tag` is for the programs: what kind of packet this is.
-struct Slot {
-    uint32_t length, tag;
-    unsigned char* data() { return reinterpret_cast<unsigned char*>(this + 1); }
-};
-
-// Bytes from one slot to the next. Each begins on a cache line: one process writes to a slot while
-// the other reads its neighbour. In 64 bits, also where size_t has 32.
-inline uint64_t slot_bytes(uint32_t size) { return (sizeof(Slot) + uint64_t{size} + 63) / 64 * 64; }
-
-// One end of the ring, a process's own. In a ring of 8 slots, these packets may be
-//
-//     0 to 4      5          6 to 9     10         11 and 12    13
-//     released    in hand    waiting    to fill    free         no slot: 5 is there
-//
-// Then the producer's `next` is 10, and 13 is its `limit`; the consumer's are 5 and 10. The limit
-// is what this end saw when it last looked. The other may be further by now, never less far: so an
-// end looks again only when it has come to its limit.
-struct End {
-    Ring* ring = nullptr;
-    int fd = -1;  // of the object, for the record locks
-    Side side = kProducer;
-    uint32_t slots = 0, size = 0;  // copies: whoever damages the shared ones, we stay inside
-    uint64_t next = 0;             // the packet to fill, or to handle; also our count
-    uint64_t limit = 0;            // the first packet without a slot, or not yet there
-    uint64_t told = 0;             // `next` when we last woke the other, or saw that it is awake
-    Presence other = kNever;       // is the other side there? As of our last wait in vain
-
-    Side other_side() const { return side == kProducer ? kConsumer : kProducer; }
-    Seat& mine() const { return ring->seat[side]; }
-    Seat& theirs() const { return ring->seat[other_side()]; }
-    Slot* slot() const {  // of packet `next`
-        unsigned char* first = reinterpret_cast<unsigned char*>(ring + 1);
-        return reinterpret_cast<Slot*>(first + next % slots * slot_bytes(size));
-    }
-};
-
-// Looks how far the other side is; true: there is a slot, or a packet. The load is sequentially
-// consistent, for wait(), and so an acquire, too. It meets the release in advance(), below: the
-// consumer, when it sees the count, finds the packet whole, and the producer a slot that nobody
-// reads any more.
-inline bool look(End* end) {
-    const uint64_t count = end->theirs().count;
-    end->limit = count + (end->side == kProducer ? end->slots : 0);
-    return end->next < end->limit;
-}
-
-// Wakes the other side if it sleeps. advance() has stored our count as a release: that is cheap,
-// but too weak for sleep.h. So this stores it once more, sequentially consistent.
+// Stores our count, and wakes the other side if it sleeps: sleep.h, which also says why this store
+// is sequentially consistent.
 inline void publish(End* end) {
     end->told = end->next;
     end->mine().count = end->next;
-    wake(&end->theirs().asleep);
+    wake(&end->theirs());
 }
 
-// Counts one packet more. To wake costs a system call, and a switch of processes if both share a
-// processor: so it is done once for a quarter of the ring. The two never sleep both. The consumer
-// sleeps only at an empty ring: from there the producer has all slots to fill before it sleeps, and
-// on the way `next` comes a quarter beyond `told`. Likewise the producer, at a full ring.
+// Counts one packet more, with memory_order_release: who sees the count, sees all that we did
+// before. To wake the other side for each packet would cost a system call, and a switch of
+// processes if both share a processor. So we do that only a quarter of the ring after the last
+// publish().
+//
+// Still, the two never both sleep. Who sleeps has seen all up to the other's last publish(), or is
+// woken by it. The next one comes at most a quarter of the ring further, and wakes it; only a whole
+// ring further the other would have to sleep, too. (If that one is killed before, a deadline
+// comes.)
 inline void advance(End* end) {
     ++end->next;
     end->mine().count.store(end->next, std::memory_order_release);
     if (end->next - end->told >= (end->slots + 3) / 4) publish(end);
-}
-
-// Waits until there is a slot, or a packet, for at most `ms` milliseconds. False, which may also
-// come early: there is none, and `other` says who is there. Who leaves wakes us; a death is found
-// at the deadline.
-inline bool wait(End* end, int ms) {
-    if (end->next < end->limit || look(end)) return true;
-    Seat& mine = end->mine();
-    mine.asleep = 1;  // and look again: sleep.h
-    // That the producer has left is news for a consumer. A producer waits for the next consumer.
-    const bool no_more = end->side == kConsumer && has_left(end->theirs().visits);
-    if (!look(end) && !no_more) {
-        mine.slept = mine.slept + 1;
-        sleep_on(&mine.asleep, ms);
-    }
-    mine.asleep = 0;
-    if (look(end)) return true;
-    end->other = find_side(end->fd, end->theirs().visits, end->other_side());
-    return look(end);  // between our last look and find_side() it may have counted, and gone
 }
 
 // The slot to fill, the same until commit(). With a full ring it waits for at most `ms`
@@ -117,7 +51,8 @@ inline Slot* reserve(End* producer, int ms) {
     return wait(producer, ms) ? producer->slot() : nullptr;
 }
 
-// The reserved slot holds a packet of `length` bytes: the consumer gets it, whatever becomes of us.
+// The reserved slot holds a packet of `length` bytes, at most `size`: the consumer gets it,
+// whatever becomes of us. But if it sleeps, it may go on sleeping until publish().
 inline void commit(End* producer, uint32_t length, uint32_t tag = 0) {
     *producer->slot() = {length, tag};
     advance(producer);
@@ -127,11 +62,10 @@ inline void commit(End* producer, uint32_t length, uint32_t tag = 0) {
 // milliseconds; nullptr: ask again, or end if gone(consumer->other).
 inline Slot* take(End* consumer, int ms) {
     if (!wait(consumer, ms)) return nullptr;
-    // If we die from here on, a successor sees one packet begun and not released, and says that it
-    // may be seen twice. It looks after our end, when all that our processor stored is there: so
-    // only the compiler could bring a wrong order. Against that, memory_order_release keeps this
-    // store behind that of the last count, or two packets would seem to be in hand; and the fence
-    // keeps it before the handling.
+    // If we die from here on, a successor finds one packet begun and not released, and can say that
+    // it may be seen twice. A kill comes between any two stores: the release keeps this one behind
+    // that of the last count, the fence keeps it before the handling. The fence binds the compiler
+    // only: what a process has stored arrives, though it is killed.
     consumer->mine().begun.store(consumer->next + 1, std::memory_order_release);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     return consumer->slot();

@@ -1,19 +1,16 @@
-// How a process sleeps until another has news for it, and how that one wakes it. Each has a word in
-// shared memory, `asleep`: 1 while it sleeps, or is about to. It is a futex: the kernel lets one
-// process sleep on it, and another wake that one [futex(7)].
-//
-// Who finds nothing to do looks once more after it has said that it will sleep:
+// How one side of a ring sleeps until the other has news for it, and how that one wakes it. The
+// word `asleep` in its seat is a futex: a process asks the kernel to let it sleep if the word is 1,
+// and another asks it to wake whoever sleeps there [futex(7)].
 //
 //     who sleeps                           who wakes
 //     1. stores 1 in its `asleep`          1. stores the news: its count, or that it leaves
-//     2. looks for news                    2. wake(): looks at the other's `asleep`
-//     3. none: sleep_on(), until it is 0   3. it is 1: stores 0, and tells the kernel
+//     2. looks for news once more          2. looks at the other's `asleep`
+//     3. none: sleeps, if it is still 1    3. it is 1: stores 0, and tells the kernel
 //
-// Each stores first and looks then. So one of the two sees what the other has stored, and no
-// wake-up is lost. Steps 1 and 2 of both must be sequentially consistent, as std::atomic is where
-// no order is named: with a weaker one, a processor may look before the other sees what it has
-// stored, and then both would see the old. `asleep` brings no data: who wakes up looks for the news
-// again.
+// Each stores first and looks then. Either the sleeper's look comes after the news is stored, and
+// sees them; or it comes before, and then the waker's look, later still, sees the 1. So no wake-up
+// is lost, if all agree on one order of steps 1 and 2: a processor may look before others see what
+// it has stored. So these steps are sequentially consistent, the default of std::atomic.
 
 #pragma once
 
@@ -26,23 +23,34 @@
 
 #include <atomic>
 
+#include "layout.h"
+
 static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "can be a futex");
 
-// Step 3 of who sleeps, for `ms` milliseconds at most; may end early. The kernel looks whether
-// `asleep` is still 1 and puts us to sleep, in one step [futex(2)]. (Without FUTEX_PRIVATE_FLAG:
-// the waker is another process.) There is a deadline since the waker may be killed between its
-// store of 0 and its call of the kernel. When this returns, whatever for, the caller stores 0.
-inline void sleep_on(std::atomic<uint32_t>* asleep, int ms) {
-    // The kernel's timespec of this call: two long, also where time_t has grown to 64 bits.
-    const long time[] = {ms / 1000, ms % 1000 * 1000000L};
-    if (syscall(SYS_futex, reinterpret_cast<uint32_t*>(asleep), FUTEX_WAIT, 1, time) == 0) return;
-    if (errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT) err(1, "futex(FUTEX_WAIT)");
+// Who sleeps: until woken, for `ms` milliseconds (0 or more) at most, and not at all if news() says
+// that there is some. May return early: the caller looks again. A waker that is killed before its
+// call of the kernel is why there is a deadline.
+template <class News>
+void sleep_unless(News news, Seat* mine, int ms) {
+    mine->asleep = 1;
+    if (!news()) {
+        ++mine->slept;
+        // Seconds, nanoseconds: this call takes two long, whatever size time_t has.
+        const long time[] = {ms / 1000, ms % 1000 * 1000000L};
+        uint32_t* word = reinterpret_cast<uint32_t*>(&mine->asleep);
+        // The kernel compares and sleeps in one step; EAGAIN: the word was no longer 1. Without
+        // FUTEX_PRIVATE_FLAG: the waker is another process.
+        const long result = syscall(SYS_futex, word, FUTEX_WAIT, 1, time);
+        if (result == -1 && errno != EAGAIN && errno != EINTR && errno != ETIMEDOUT)
+            err(1, "futex(FUTEX_WAIT)");
+    }
+    mine->asleep = 0;
 }
 
-// Steps 2 and 3 of who wakes.
-inline void wake(std::atomic<uint32_t>* asleep) {
-    if (*asleep == 0) return;
-    *asleep = 0;
-    if (syscall(SYS_futex, reinterpret_cast<uint32_t*>(asleep), FUTEX_WAKE, 1) == -1)
-        err(1, "futex(FUTEX_WAKE)");
+// Who wakes, after it has stored the news.
+inline void wake(Seat* theirs) {
+    if (theirs->asleep == 0) return;
+    theirs->asleep = 0;
+    uint32_t* word = reinterpret_cast<uint32_t*>(&theirs->asleep);
+    if (syscall(SYS_futex, word, FUTEX_WAKE, 1) == -1) err(1, "futex(FUTEX_WAKE)");
 }
