@@ -11,7 +11,7 @@
 static constexpr char kHelp[] =
     "usage: %s [OPTIONS]\n"
     "  --full             the old tutorial's counts in full; takes minutes\n"
-    "  --seconds N        time to spend: 50, with --full at most 360\n"
+    "  --seconds N        time to spend: 55, with --full at most 360\n"
     "  --sizes LIST       4k,16k,64k,256k,1M,4M,16M,32M\n"
     "  --dir DIR          where the mapped file is made: .\n"
     "  --csv              that instead of tables, with every interval\n"
@@ -281,7 +281,7 @@ static Options read_options(int argc, char** argv) {
         if (c == 'h') exit(printf(kHelp, argv[0]) < 0 || fflush(stdout) != 0);
     }
     if (optind < argc) errx(2, "'%s' is one word too many; see --help", argv[optind]);
-    if (options.seconds == 0) options.seconds = options.full ? 360 : 50;
+    if (options.seconds == 0) options.seconds = options.full ? 360 : 55;
     return options;
 }
 
@@ -300,16 +300,16 @@ int main(int argc, char** argv) {
     if (options.self_check) {
         self_check(options.self_check);
     } else {
-        const double seconds = options.seconds, part = options.full ? 0.15 : 0.2;
+        const double seconds = options.seconds, part = options.full ? 0.15 : 0.22;
         std::vector<size_t> some = {options.sizes.front(), options.sizes[options.sizes.size() / 2],
                                     options.sizes.back()};
         some.erase(std::unique(some.begin(), some.end()), some.end());
-        old_tables(options, seconds * (options.full ? 0.5 : 0.35), report);
+        old_tables(options, seconds * (options.full ? 0.5 : 0.28), report);
         if (!stopped) lives(kLives, kMechanisms, some, seconds * part, report);
         open_huge_mount();
         if (!stopped && huge_page() > 0 && some.back() % huge_page() == 0)
             lives(kHuge, kHugeKinds, {some.back()}, seconds * (part + 0.05), report);
-        if (!stopped) messages(options, seconds * part, report);
+        if (!stopped) messages(options, seconds * (part - 0.02), report);
         show("");
         (options.csv ? print_csv : print_tables)(report, stdout);
         if (chart) print_svg(report, chart);

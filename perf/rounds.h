@@ -76,6 +76,7 @@ inline Life live(const Entry& entry, size_t bytes, const std::vector<Loop>& loop
         // up to twice as long as the same a few passes later.
         run_loop(kSet, memory.at, bytes, 8);
         for (Loop loop : loops) {
+            run_loop(loop, memory.at, bytes, 1);  // not counted: it finds what another loop left
             const double n = static_cast<double>(repetitions);
             const Took all =
                 timed([&] { run_loop(loop, memory.at, bytes, lround(n * entry.work)); });
@@ -122,6 +123,9 @@ struct Plan {
     std::function<bool(const Rounds&)> enough = [](const Rounds&) { return true; };
 };
 
+// Rounds for a verdict on one of a hundred comparisons, and some to lose.
+constexpr double kFewRounds = 16;
+
 // At least `rounds` rounds, and more until it is `enough`, within `bound`. In each every entry
 // lives once; the order rotates, and runs backwards every other time, so that none always has the
 // same predecessor and the frames that it left.
@@ -139,10 +143,14 @@ inline Rounds measure(const Plan& plan) {
         result.problem[e] = life.problem;
         for (Loop loop : plan.loops) each += life.loop[loop].cpu;
     }
-    const double room = (plan.seconds * 1e9 / static_cast<double>(plan.rounds) - once) / each;
-    const long most = std::max(plan.least, plan.wanted / plan.rounds);
+    const auto room = [&](double rounds) { return (plan.seconds * 1e9 / rounds - once) / each; };
+    // Where there is no time for all rounds, fewer with surer ratios tell more: if a life and a
+    // repetition add as much to the spread, it is least at this root [Cochran, two stages].
+    const double surer = std::min(sqrt(once / each), room(kFewRounds));
+    const double most = static_cast<double>(std::max(plan.least, plan.wanted / plan.rounds));
+    const double least = static_cast<double>(plan.least);
     result.repetitions =
-        room < static_cast<double>(most) ? std::max(plan.least, static_cast<long>(room)) : most;
+        lround(std::min(most, std::max({least, surer, room(static_cast<double>(plan.rounds))})));
     for (long r = 0; !stopped && (r == 0 || now() < end); ++r) {
         if (r >= plan.rounds && plan.enough(result)) break;
         std::vector<Life> round(entries.size());

@@ -236,9 +236,11 @@ inline Transfer transfer(How how, size_t size, double seconds) {
         return took.ns / static_cast<double>(n);
     };
     const double part = seconds / int{kCosts} * 1e9;
-    // Batches of such a length that there is time for eight, after as long for finding it.
+    // Batches of such a length that there is time for eight, after as long for finding it. The
+    // first waits for the child to start; and one that something held up would make them too short.
     long n = 16;
-    while (going && batch(n) * static_cast<double>(n) < part / 16) n *= 2;
+    batch(n);
+    while (going && std::min(batch(n), batch(n)) * static_cast<double>(n) < part / 16) n *= 2;
     cpu_set_t all;
     sched_getaffinity(0, sizeof all, &all);
     for (Cost cost : {kMessage, kTrip, kTripShared, kTripRested}) {
