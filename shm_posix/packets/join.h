@@ -1,7 +1,7 @@
 // A ring made or found in memory, and a side of it taken and given up.
 //
 // Each end is in a process of its own, which opens the object once and keeps it open (presence.h).
-// Once it has a side it must not fork: a child does not inherit the lock.
+// Once it has a side it must not fork: a child would use it without its lock.
 
 #pragma once
 
@@ -18,7 +18,7 @@ inline uint64_t ring_bytes(uint32_t slots, uint32_t size) {
 }
 
 // Makes a ring in ring_bytes(slots, size) bytes, aligned to 64, as memory from mmap(2) is. Returns
-// an end of it, which has no side yet. Nobody else may open it before.
+// an end of it, which has no side yet. Nobody else may open it before this returns.
 inline End ring_create(void* memory, uint32_t slots, uint32_t size) {
     End it;
     it.ring = new (memory) Ring();
@@ -50,9 +50,9 @@ inline const char* ring_join(End* end, int fd, Side side) {
     end->side = side;
     end->other = kNever;
     end->next = end->limit = end->told = end->mine().count;
-    // The other side may be at work while we look, within these bounds. A consumer that is may
-    // change `begun` and its count between our two reads: so only who joins as the consumer looks
-    // whether more than one packet is begun and not released.
+    // These checks hold while the other side works. But a working consumer may change `begun` and
+    // its count between our two reads: so only a joining consumer looks whether more than one
+    // packet is begun and not released.
     const uint64_t committed = end->ring->seat[kProducer].count;
     const uint64_t released = end->ring->seat[kConsumer].count;
     const uint64_t in_hand = side == kConsumer ? end->mine().begun - released : 0;

@@ -19,9 +19,8 @@ constexpr uint32_t kMostSlots = 1 << 20, kMostSize = 1 << 16;  // slots; bytes o
 // its own, or a store to one would slow the work on the other (false sharing). Only the process
 // whose seat it is stores there, but for `asleep`, which the other one sets back to wake it.
 struct alignas(64) Seat {
-    std::atomic<uint64_t> count;  // packets committed (the producer's), released (the consumer's)
-    std::atomic<uint64_t>
-        begun;  // the consumer's: one more than `count` while one is in hand: take()
+    std::atomic<uint64_t> count;   // packets committed (the producer's), released (the consumer's)
+    std::atomic<uint64_t> begun;   // the consumer's: `count`, or one more with one in hand
     std::atomic<uint64_t> slept;   // how often it slept
     std::atomic<uint32_t> visits;  // 0: nobody came yet; odd: one came; even: it left in order
     std::atomic<uint32_t> asleep;  // 1: it sleeps, or is about to
@@ -53,11 +52,11 @@ inline uint64_t slot_bytes(uint32_t size) { return (sizeof(Slot) + uint64_t{size
 // One end of a ring, in a process's own memory. In a ring of 8 slots, these packets may be
 //
 //     0 to 4      5          6 to 9     10         11 and 12    13
-//     released    in hand    waiting    to fill    free         no slot yet: 5 lies there
+//     released    in hand    waiting    to fill    free         waits for the slot of 5
 //
-// Then the producer's `next` is 10, and 13 is its `limit`; the consumer's are 5 and 10. The limit
-// is what this end saw when it last looked. The other may have moved on, never back: so an end
-// looks again only when it has come to its limit.
+// Then the producer's `next` is 10, its `limit` 13; the consumer's `next` is 5, its `limit` 10. The
+// limit is what this end saw when it last looked. The other may have moved on, never back: so an
+// end looks again only when it has come to its limit.
 struct End {
     Ring* ring = nullptr;
     int fd = -1;  // of the object, for the record locks

@@ -3,10 +3,9 @@
 // Each process locks its side for as long as it lives. For that it sets a record lock on one byte
 // of the object that holds the ring: the producer on byte 0, the consumer on byte 1. The lock keeps
 // nobody from reading or writing the byte: it says only who is there. The kernel drops the lock
-// with the process, however that ends; and also when the process closes any descriptor of the
-// object: so each opens the object once, and keeps it open. A process does not see its own locks:
-// so the two sides must be two processes [fcntl(2)]. (Process IDs would not do: each container has
-// its own.)
+// when the process ends, however that happens, or closes any descriptor of the object: so each
+// opens the object once, and keeps it open. A process does not see its own locks: so the two sides
+// must be two processes [fcntl(2)]. (Process IDs would not do: each container has its own.)
 
 #pragma once
 
@@ -39,7 +38,7 @@ inline bool lock_side(int fd, short type, Side side, int sides = 1) {
 
 // A lock that is free does not tell who has left from who is dead. For that, each side has a number
 // in shared memory, `visits`: 0 if nobody came yet. Who comes makes it odd, who leaves in order
-// makes it even, each by adding to it: whatever changes, shows.
+// makes it even. It only grows: so to leave and to come back shows, too.
 
 enum Presence { kNever, kHere, kLeft, kDied };
 

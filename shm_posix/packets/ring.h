@@ -35,10 +35,9 @@ inline void publish(End* end) {
 // processes if both share a processor. So we do that only a quarter of the ring after the last
 // publish().
 //
-// Still, the two never both sleep. Who sleeps has seen all up to the other's last publish(), or is
-// woken by it. The next one comes at most a quarter of the ring further, and wakes it; only a whole
-// ring further the other would have to sleep, too. (If that one is killed before, a deadline
-// comes.)
+// Still, the two never both sleep in wait(). Who sleeps has seen the other's last publish(), or is
+// woken by it. From there the other can go on for a whole ring before it must sleep, too, but comes
+// to publish() after a quarter, and wakes the first. (If it is killed before, a deadline comes.)
 inline void advance(End* end) {
     ++end->next;
     end->mine().count.store(end->next, std::memory_order_release);
@@ -63,9 +62,9 @@ inline void commit(End* producer, uint32_t length, uint32_t tag = 0) {
 inline Slot* take(End* consumer, int ms) {
     if (!wait(consumer, ms)) return nullptr;
     // If we die from here on, a successor finds one packet begun and not released, and can say that
-    // it may be seen twice. A kill comes between any two stores: the release keeps this one behind
-    // that of the last count, the fence keeps it before the handling. The fence binds the compiler
-    // only: what a process has stored arrives, though it is killed.
+    // it may be seen twice. A kill may come between any two stores. So the order counts: the last
+    // count, begun, the handling. The release gives the first, the fence the second; that binds the
+    // compiler only, as a kill does not undo what is stored.
     consumer->mine().begun.store(consumer->next + 1, std::memory_order_release);
     std::atomic_signal_fence(std::memory_order_seq_cst);
     return consumer->slot();

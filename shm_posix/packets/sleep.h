@@ -9,8 +9,9 @@
 //
 // Each stores first and looks then. Either the sleeper's look comes after the news is stored, and
 // sees them; or it comes before, and then the waker's look, later still, sees the 1. So no wake-up
-// is lost, if all agree on one order of steps 1 and 2: a processor may look before others see what
-// it has stored. So these steps are sequentially consistent, the default of std::atomic.
+// is lost. But "before" and "after" need one order that all agree on, and a processor may look
+// before others see what it has stored: so these steps are sequentially consistent, the default of
+// std::atomic.
 
 #pragma once
 
@@ -28,8 +29,8 @@
 static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "can be a futex");
 
 // Who sleeps: until woken, for `ms` milliseconds (0 or more) at most, and not at all if news() says
-// that there is some. May return early: the caller looks again. A waker that is killed before its
-// call of the kernel is why there is a deadline.
+// that there is some. May return early: the caller looks again. The deadline is for a waker that is
+// killed before its call of the kernel.
 template <class News>
 void sleep_unless(News news, Seat* mine, int ms) {
     mine->asleep = 1;
