@@ -79,6 +79,9 @@ inline void keep(Line& line, Side side) {
     if (line.end.ring) {
         if (const char* fault = ring_join(&line.end, line.fds[0], side))
             errx(1, "ring_join: the ring %s", fault);
+        // Each process maps each page at its first touch: that is no message's cost.
+        volatile char* const data = reinterpret_cast<char*>(line.end.ring);
+        for (size_t at = 0; at < line.bytes(); at += kLine) static_cast<void>(data[at]);
     } else if (line.how != kQueue) {
         int& other = line.fds[side == kProducer ? 0 : 1];
         close(other);
