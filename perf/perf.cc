@@ -309,7 +309,7 @@ int main(int argc, char** argv) {
         open_huge_mount();
         if (!stopped && huge_page() > 0 && some.back() % huge_page() == 0)
             lives(kHuge, kHugeKinds, {some.back()}, seconds * (part + 0.05), report);
-        if (!stopped) messages(options, seconds * (part - 0.02), report);
+        if (!stopped) messages(options, seconds * (options.full ? 0.15 : 0.2), report);
         show("");
         (options.csv ? print_csv : print_tables)(report, stdout);
         if (chart) print_svg(report, chart);

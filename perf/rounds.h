@@ -150,7 +150,7 @@ inline Rounds measure(const Plan& plan) {
     const double most = static_cast<double>(std::max(plan.least, plan.wanted / plan.rounds));
     const double least = static_cast<double>(plan.least);
     result.repetitions =
-        lround(std::min(most, std::max({least, surer, room(static_cast<double>(plan.rounds))})));
+        lround(std::clamp(std::max(surer, room(static_cast<double>(plan.rounds))), least, most));
     for (long r = 0; !stopped && (r == 0 || now() < end); ++r) {
         if (r >= plan.rounds && plan.enough(result)) break;
         std::vector<Life> round(entries.size());

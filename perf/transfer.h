@@ -81,7 +81,8 @@ inline void keep(Line& line, Side side) {
             errx(1, "ring_join: the ring %s", fault);
         // Each process maps each page at its first touch: that is no message's cost.
         volatile char* const data = reinterpret_cast<char*>(line.end.ring);
-        for (size_t at = 0; at < line.bytes(); at += kLine) static_cast<void>(data[at]);
+        const size_t page = static_cast<size_t>(getpagesize());
+        for (size_t at = 0; at < line.bytes(); at += page) static_cast<void>(data[at]);
     } else if (line.how != kQueue) {
         int& other = line.fds[side == kProducer ? 0 : 1];
         close(other);
