@@ -895,7 +895,7 @@ TEST_CASE("config: a killed reader or parent ends all of them", "[config]") {
         kill(parent ? readers.pid() : all[7], SIGKILL);
         const Result result = readers.finish();
         CHECK(result.status == (parent ? 128 + SIGKILL : 1));
-        if (!parent) CHECK(has(result.err, std::to_string(all[7])));  // as a reader, or of /proc
+        if (!parent) CHECK(has(result.err, "reader "));
         for (pid_t reader : all) CHECK(eventually(process_gone, std::to_string(reader)));
     }
 }

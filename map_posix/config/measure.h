@@ -15,6 +15,8 @@ struct Memory {
     long rss = 0, pss = 0, tables = 0;  // KiB
 };
 
+[[noreturn]] inline void lost(pid_t reader) { errx(1, "reader %d failed or was killed", reader); }
+
 // Adds up what the kernel says of each reader. Rss counts each page that is present; Pss counts a
 // page that n processes have as 1/n, and is rounded down to KiB for each process. Neither counts
 // the page tables, of which each process has its own: VmPTE [proc(5)].
@@ -24,6 +26,7 @@ inline Memory sum_memory(const std::vector<pid_t>& readers) {
         for (const char* name : {"/smaps_rollup", "/status"}) {
             const std::string file = "/proc/" + std::to_string(reader) + name;
             std::ifstream lines(file);
+            if (!lines && errno == ESRCH) lost(reader);  // killed meanwhile
             if (!lines) err(1, "open(%s)", file.c_str());
             long kib;
             for (std::string field; lines >> field;) {
@@ -57,7 +60,7 @@ inline void measure(const char* what, size_t count, void (*hold)()) {
         return status;
     };
     for (pid_t reader : readers)
-        if (!WIFSTOPPED(until_stop(reader))) errx(1, "reader %d failed or was killed", reader);
+        if (!WIFSTOPPED(until_stop(reader))) lost(reader);
     const Memory sum = sum_memory(readers);
     for (pid_t reader : readers) {
         int status;
@@ -65,7 +68,7 @@ inline void measure(const char* what, size_t count, void (*hold)()) {
             kill(reader, SIGCONT);
             status = until_stop(reader);
         } while (WIFSTOPPED(status));
-        if (status != 0) errx(1, "reader %d failed or was killed", reader);
+        if (status != 0) lost(reader);
     }
     printf("%-15s %9ld %9ld %12ld\n", what, sum.rss, sum.pss, sum.tables);
 }
